@@ -1,0 +1,2 @@
+//! plantain.
+fn main() {}
