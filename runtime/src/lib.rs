@@ -1,1 +1,7 @@
-//! plantain.
+//! Text-to-image on small devices: a memory-bounded int8 runtime for packs.
+
+#![deny(unsafe_code)]
+
+pub mod graph;
+pub mod pack;
+pub mod pipeline;

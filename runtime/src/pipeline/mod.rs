@@ -1,0 +1,10 @@
+//! From a prompt to pixels: tokenizer, text encoder, denoise loop, decoder, refiner.
+//!
+//! Enters: an open pack, a request. Leaves: pixels and what they cost. Never: files, networks, terminals.
+
+mod spec;
+
+pub use spec::{
+    BetaSchedule, PipelineSpec, Prediction, SchedulerSpec, SizeSpec, Style, TokenizerKind,
+    TokenizerSpec, Wiring,
+};
