@@ -1,1 +1,7 @@
-//! plantain.
+//! What is installed on a device: the command line and the MQTT daemon.
+//!
+//! Enters: arguments, configuration, prompts over MQTT. Leaves: pictures, results, reports. Never: ONNX, inference of its own.
+
+#![deny(unsafe_code)]
+
+pub mod cli;

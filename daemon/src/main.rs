@@ -1,2 +1,7 @@
-//! plantain.
-fn main() {}
+//! The `plantain` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plantain_daemon::cli::main()
+}

@@ -5,3 +5,4 @@
 pub mod graph;
 pub mod pack;
 pub mod pipeline;
+pub mod units;

@@ -1,0 +1,50 @@
+//! The command line: one subcommand a file.
+//!
+//! Enters: arguments. Leaves: what a person or a script reads, and an exit code: 0 done, 1 failed, 2 refused (bad
+//! arguments, bad input, a budget that is too small). Never: a panic on bad input.
+
+mod bundled;
+mod completions;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use bundled::{PackChoice, find_bundled_pack};
+
+/// Text-to-image on small devices: local, offline, inside a fixed memory budget.
+#[derive(Debug, Parser)]
+#[command(name = "plantain", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print shell completions
+    Completions(completions::Args),
+}
+
+/// A refusal: what was asked for cannot be done as it stands. Exits with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("plantain: {error:#}");
+            ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Completions(args) => completions::run(&args),
+    }
+}
