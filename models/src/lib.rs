@@ -1,1 +1,6 @@
-//! plantain.
+//! From ONNX networks to a plantain pack, on a laptop.
+//!
+//! `import` reads ONNX through tract, `lower` turns it into a float [`plantain::graph::Graph`] in
+//! the runtime's layout; quantising and writing follow.
+
+pub mod lower;
