@@ -1,0 +1,112 @@
+//! The queue: a fixed number of places, highest priority first, then first come, first served.
+
+use heapless::Vec;
+
+/// Places that the daemon has room for; the configuration may allow fewer.
+pub const QUEUE_LENGTH_MAX: usize = 256;
+
+/// Jobs by name, in the order in which they will be drawn.
+#[derive(Debug, Default)]
+pub struct Queue {
+    places: Vec<Place, QUEUE_LENGTH_MAX>,
+    capacity: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    priority: i8,
+    job: String,
+}
+
+impl Queue {
+    /// A queue of `capacity` places.
+    ///
+    /// # Panics
+    /// If `capacity` is 0 or above [`QUEUE_LENGTH_MAX`]; the configuration's check has ruled that out.
+    pub fn new(capacity: usize) -> Self {
+        assert!((1..=QUEUE_LENGTH_MAX).contains(&capacity), "a queue of {capacity} places");
+        Queue { places: Vec::new(), capacity }
+    }
+
+    /// Jobs that wait.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether the next job would be refused.
+    pub fn is_full(&self) -> bool {
+        self.places.len() >= self.capacity
+    }
+
+    /// Jobs that may wait.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Puts a job behind those of the same or a higher priority.
+    ///
+    /// # Errors
+    /// `Err` if all places are taken.
+    pub fn push(&mut self, job: &str, priority: i8) -> Result<(), ()> {
+        if self.is_full() {
+            return Err(());
+        }
+        self.insert(job, priority)
+    }
+
+    /// As [`Queue::push`], for jobs that were accepted before a restart, under a configuration that may have been larger.
+    ///
+    /// # Errors
+    /// `Err` if the fixed room itself is full.
+    pub fn restore(&mut self, job: &str, priority: i8) -> Result<(), ()> {
+        self.insert(job, priority)
+    }
+
+    fn insert(&mut self, job: &str, priority: i8) -> Result<(), ()> {
+        let at = self
+            .places
+            .iter()
+            .position(|place| place.priority < priority)
+            .unwrap_or(self.places.len());
+        self.places.insert(at, Place { priority, job: job.to_owned() }).map_err(drop)
+    }
+
+    /// Takes the next job.
+    pub fn pop(&mut self) -> Option<String> {
+        if self.places.is_empty() { None } else { Some(self.places.remove(0).job) }
+    }
+
+    /// Takes a job out; false if it does not wait.
+    pub fn remove(&mut self, job: &str) -> bool {
+        let at = self.places.iter().position(|place| place.job == job);
+        at.map(|at| self.places.remove(at)).is_some()
+    }
+
+    /// How many jobs are drawn before this one; `None` if it does not wait.
+    pub fn position(&self, job: &str) -> Option<usize> {
+        self.places.iter().position(|place| place.job == job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_by_priority_then_arrival_and_refuses_when_full() {
+        let mut queue = Queue::new(4);
+        for (job, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
+            queue.push(job, priority).unwrap();
+        }
+        assert_eq!(queue.push("e", 9), Err(()));
+        assert_eq!(queue.position("a"), Some(2));
+        assert!(queue.remove("a") && !queue.remove("a"));
+        let order: std::vec::Vec<String> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["b", "d", "c"]);
+    }
+}
