@@ -46,9 +46,11 @@ pub enum DimError {
         /// What it must divide by.
         divisor: u32,
     },
-    /// The dimension is below one or above [`Dim::MAX`].
-    #[error("a dimension of {value} is outside 1..={max}; choose a smaller size", max = Dim::MAX)]
+    /// The dimension is below one (or zero, for an index) or above [`Dim::MAX`].
+    #[error("a dimension of {value} is outside {least}..={max}; choose another size", max = Dim::MAX)]
     OutOfRange {
+        /// The least that is allowed.
+        least: i64,
         /// The value that was computed.
         value: i64,
     },
@@ -76,10 +78,11 @@ impl Dim {
         if divisor == 0 {
             return None;
         }
-        let common = coefficients.iter().fold(i64::from(divisor), |a, &c| gcd(a, c.abs()));
+        let common = coefficients.iter().fold(u64::from(divisor), |a, &c| gcd(a, c.unsigned_abs()));
+        // It divides the divisor, so that it fits.
         Some(Dim {
-            coefficients: coefficients.map(|c| c / common),
-            divisor: (i64::from(divisor) / common) as u32,
+            coefficients: coefficients.map(|c| c / common as i64),
+            divisor: divisor / common as u32,
         })
     }
 
@@ -132,6 +135,18 @@ impl Dim {
     /// # Errors
     /// [`DimError`] if the division leaves a rest or the value is outside `1..=Dim::MAX`.
     pub fn bind(&self, binding: Binding) -> Result<usize, DimError> {
+        self.bind_from(1, binding)
+    }
+
+    /// The value under a binding, as an index: where a slice starts.
+    ///
+    /// # Errors
+    /// [`DimError`] if the division leaves a rest or the value is outside `0..=Dim::MAX`.
+    pub fn bind_index(&self, binding: Binding) -> Result<usize, DimError> {
+        self.bind_from(0, binding)
+    }
+
+    fn bind_from(&self, least: i64, binding: Binding) -> Result<usize, DimError> {
         let (b, h, w) =
             (i128::from(binding.batch), i128::from(binding.height), i128::from(binding.width));
         let monomials = [1, b, h, w, b * h, b * w, h * w, b * h * w];
@@ -139,15 +154,15 @@ impl Dim {
             .iter()
             .zip(&self.coefficients)
             .try_fold(0i128, |sum, (m, &c)| m.checked_mul(i128::from(c))?.checked_add(sum))
-            .ok_or(DimError::OutOfRange { value: i64::MAX })?;
+            .ok_or(DimError::OutOfRange { least, value: i64::MAX })?;
         let clamped = sum.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         let divisor = i128::from(self.divisor);
         if sum % divisor != 0 {
             return Err(DimError::NotDivisible { numerator: clamped, divisor: self.divisor });
         }
         let value = (sum / divisor).clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
-        if !(1..=Dim::MAX).contains(&value) {
-            return Err(DimError::OutOfRange { value });
+        if !(least..=Dim::MAX).contains(&value) {
+            return Err(DimError::OutOfRange { least, value });
         }
         Ok(value as usize)
     }
@@ -160,7 +175,7 @@ impl Dim {
     }
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
+fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
@@ -246,8 +261,11 @@ mod tests {
     fn refuses_zero_and_huge() {
         let wide = Dim::from_coefficients([0, 0, 0, 0, 0, 0, 0, i64::MAX], 1).unwrap();
         let binding = Binding { batch: u32::MAX, height: u32::MAX, width: u32::MAX };
-        assert_eq!(wide.bind(binding), Err(DimError::OutOfRange { value: i64::MAX }));
-        assert_eq!(Dim::fixed(0).bind(binding), Err(DimError::OutOfRange { value: 0 }));
+        assert_eq!(wide.bind(binding), Err(DimError::OutOfRange { least: 1, value: i64::MAX }));
+        assert_eq!(Dim::fixed(0).bind(binding), Err(DimError::OutOfRange { least: 1, value: 0 }));
+        assert_eq!(Dim::fixed(0).bind_index(binding), Ok(0));
+        let lowest = Dim::from_coefficients([i64::MIN; 8], u32::MAX).unwrap();
+        assert!(lowest.bind_index(binding).is_err());
         assert!(serde_json::from_str::<Dim>(r#"{"div":0}"#).is_err());
         assert!(serde_json::from_str::<Dim>(r#"{"q":1}"#).is_err());
     }

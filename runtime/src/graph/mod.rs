@@ -5,12 +5,22 @@
 //! planner binds its free dimensions, the engine runs it.
 
 mod dim;
+mod fault;
+mod needs;
 mod op;
+mod rules;
+mod shape;
+mod validate;
 
 pub use dim::{Binding, Dim, DimError};
+pub use fault::{Fault, GraphError};
+pub use needs::{TensorFacts, TensorNeed, tensor_needs};
 pub use op::{
     Binary, Epilogue, InputScale, Op, PoolKind, ResizeMode, ShuffleOrder, Unary, Weight, Window,
 };
+pub use rules::{CONCAT_INPUTS_MAX, PRODUCTS_MAX, VALUE_RANK_MAX, WINDOW_MAX};
+pub use shape::output_shape;
+pub use validate::{NODES_MAX, VALUE_BYTES_MAX, VALUES_MAX, validate, validate_bound};
 
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +110,11 @@ impl Graph {
     /// The input with this name.
     pub fn input(&self, name: &str) -> Option<ValueId> {
         self.inputs.iter().copied().find(|&id| self.value(id).name == name)
+    }
+
+    /// The output with this name.
+    pub fn output(&self, name: &str) -> Option<ValueId> {
+        self.outputs.iter().copied().find(|&id| self.value(id).name == name)
     }
 }
 

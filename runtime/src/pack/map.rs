@@ -1,0 +1,95 @@
+//! The map of a pack's file, and letting go of parts of it.
+//!
+//! Enters: a path. Leaves: bytes that the kernel reads from storage when they are touched. Never: writes.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use memmap2::{Advice, Mmap, UncheckedAdvice};
+use rustix::fs::{Advice as FileAdvice, fadvise};
+
+/// The largest block in which Linux caches a file.
+const CACHE_BLOCK_BYTES: usize = 2 << 20;
+
+/// A file and its map.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    file: File,
+    map: Mmap,
+}
+
+impl Mapped {
+    /// Maps a whole file.
+    ///
+    /// # Safety
+    /// Until the map is dropped, nobody changes or shortens the file. Packs are installed by rename, which
+    /// leaves the mapped file as it is, and are never edited in place.
+    ///
+    /// # Errors
+    /// What the system says.
+    unsafe fn map(file: File) -> io::Result<Self> {
+        // SAFETY: the caller promises that the file stays as it is.
+        let map = unsafe { Mmap::map(&file)? };
+        Ok(Mapped { file, map })
+    }
+
+    /// Maps an installed pack.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: an installed pack is never edited in place but replaced by rename (`super`, "Never edited
+        // in place"); this is the duty of whoever installs packs, and plantain's own writer obeys it.
+        unsafe { Self::map(file) }
+    }
+
+    /// All bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Asks for a range of the file to be read ahead; returns before it is.
+    pub fn prefetch(&self, range: Range<usize>) -> io::Result<()> {
+        let range = range.start.min(self.map.len())..range.end.min(self.map.len());
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.map.advise_range(Advice::WillNeed, range.start, range.len())
+    }
+
+    /// Switches the system's own read-ahead on page faults off or on again.
+    pub fn read_ahead(&self, on: bool) -> io::Result<()> {
+        self.map.advise(if on { Advice::Normal } else { Advice::Random })
+    }
+
+    /// Lets go of the whole pages of a range, in the process and in the page cache.
+    pub fn release(&self, range: Range<usize>) -> io::Result<()> {
+        let page = rustix::param::page_size();
+        let start = range.start.next_multiple_of(page);
+        // The page that holds the end of the file is whole, too.
+        let end =
+            if range.end >= self.map.len() { self.map.len() } else { range.end / page * page };
+        if start >= end {
+            return Ok(());
+        }
+        // SAFETY: the map is shared, read-only and backed by a file that does not change, so that the next
+        // access reads the same bytes from it.
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)? };
+        // The page cache holds a file in blocks of up to 2 MiB and drops none that reaches out of the range:
+        // begin early, so that the block between this range and the one released before it goes, too.
+        // Pages that are still mapped stay.
+        let start = start / CACHE_BLOCK_BYTES * CACHE_BLOCK_BYTES;
+        let length = std::num::NonZeroU64::new((end - start) as u64);
+        fadvise(&self.file, start as u64, length, FileAdvice::DontNeed)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! What a pack says about itself, beside graphs and pipeline.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::header::unique_map;
+use crate::graph::Binding;
+
+/// Where a pack comes from: the JSON under `plantain.provenance`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// What people call the model.
+    pub title: String,
+    /// SPDX expression, or the licence's own name.
+    pub licence: String,
+    /// Who made the model and from what, in a sentence or a few.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+    /// Program and version that wrote the pack.
+    pub packer: String,
+    /// Files that it was made from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
+}
+
+/// A file that a pack was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Relative to the folder that was packed.
+    pub path: String,
+    /// 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A golden input and output of one network: the JSON list under `plantain.golden`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Golden {
+    /// A graph's name.
+    pub network: String,
+    /// The sizes that it ran at.
+    pub binding: GoldenBinding,
+    /// The graph's input, then the tensor that holds it.
+    pub inputs: BTreeMap<String, String>,
+    /// The graph's output, then the tensor that holds it.
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// A [`Binding`] as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenBinding {
+    /// See [`Binding`].
+    pub batch: u32,
+    /// See [`Binding`].
+    pub height: u32,
+    /// See [`Binding`].
+    pub width: u32,
+}
+
+impl From<GoldenBinding> for Binding {
+    fn from(GoldenBinding { batch, height, width }: GoldenBinding) -> Self {
+        Binding { batch, height, width }
+    }
+}
+
+impl From<Binding> for GoldenBinding {
+    fn from(Binding { batch, height, width }: Binding) -> Self {
+        GoldenBinding { batch, height, width }
+    }
+}
+
+/// What the packer found out about its own work: the JSON under `plantain.report`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Layers with a weight, in execution order.
+    #[serde(default)]
+    pub layers: Vec<LayerReport>,
+    /// Cosine similarity of each network's output to its float run.
+    #[serde(default)]
+    pub networks: BTreeMap<String, f32>,
+}
+
+/// One layer's error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerReport {
+    /// A graph's name.
+    pub network: String,
+    /// A node's name.
+    pub node: String,
+    /// Root of the mean squared error over the root of the mean square, against float.
+    pub error: f32,
+    /// Why it stayed f16, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_f16: Option<String>,
+}
+
+/// One tensor under `plantain.tensors`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TensorMeta {
+    /// Of the stored bytes, padding and all.
+    pub sha256: String,
+    /// The shape that is meant, where zeros were added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<u64>>,
+}
+
+/// The object under `plantain.tensors`.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct TensorMetas(
+    #[serde(deserialize_with = "unique_map")] pub BTreeMap<String, TensorMeta>,
+);
+
+/// 64 lower-case hexadecimal digits.
+pub(super) fn hex(hash: &[u8; 32]) -> String {
+    use std::fmt::Write;
+    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The inverse of [`hex`].
+pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    }
+    Some(hash)
+}
