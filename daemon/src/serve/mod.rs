@@ -1,0 +1,6 @@
+//! `plantain serve`: prompts in over MQTT, pictures out, nothing lost.
+//!
+//! Enters: messages of the broker, reports of the drawer, signals. Leaves: acknowledgements, pictures, results,
+//! status. Never: inference on the event loop's thread; an accepted prompt that is not in the journal.
+
+pub mod config;
