@@ -5,5 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod homeassistant;
 pub mod job;
+pub mod mqtt;
 pub mod serve;

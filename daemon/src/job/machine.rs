@@ -234,6 +234,14 @@ impl Machine {
         }
     }
 
+    /// A job that waits or is drawn.
+    pub fn pending(&self, job: &str) -> Option<&Job> {
+        self.entries
+            .get(job)
+            .filter(|entry| !matches!(entry.state, State::Answered { .. }))
+            .map(|entry| &entry.job)
+    }
+
     /// A job's answer with the job.
     pub fn answer_of(&self, job: &str) -> Option<(&Job, &Answer)> {
         match self.entries.get(job)? {

@@ -3,4 +3,13 @@
 //! Enters: messages of the broker, reports of the drawer, signals. Leaves: acknowledgements, pictures, results,
 //! status. Never: inference on the event loop's thread; an accepted prompt that is not in the journal.
 
+pub mod app;
 pub mod config;
+pub mod drawer;
+mod fit;
+pub mod limits;
+pub mod logger;
+mod metrics;
+pub mod publish;
+pub mod run;
+pub mod status;

@@ -1,0 +1,157 @@
+//! The drawer: a thread of its own that draws one job after another.
+//!
+//! The event loop hands it a job and hears progress and the end of it. It never blocks the event loop, and the event
+//! loop never blocks it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::job::Job;
+
+/// What came out of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// Encoded pictures, in the job's format.
+    pub images: Vec<Vec<u8>>,
+    /// What the result message says of them: seed, steps, size, seconds, memory.
+    pub facts: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Why nothing came out of a job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrawError {
+    /// Its sender took it back.
+    #[error("the job was cancelled")]
+    Cancelled,
+    /// It cannot be drawn; one sentence for the sender.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What draws.
+pub trait Artist: Send {
+    /// Draws a job. `progress(step, steps)` is called between steps; false asks to stop.
+    ///
+    /// # Errors
+    /// [`DrawError`] if it was stopped or cannot be drawn.
+    fn draw(
+        &mut self,
+        job: &Job,
+        progress: &mut dyn FnMut(u32, u32) -> bool,
+    ) -> Result<Drawn, DrawError>;
+}
+
+/// What the drawer tells the event loop.
+#[derive(Debug)]
+pub enum Report {
+    /// A step is done.
+    Progress {
+        /// Of which job.
+        job: String,
+        /// Steps done.
+        step: u32,
+        /// Steps in all.
+        steps: u32,
+    },
+    /// A job has ended.
+    Ended {
+        /// Which.
+        job: String,
+        /// Milliseconds from the hand-over to the start of drawing.
+        start_ms: f64,
+        /// How.
+        result: Result<Drawn, DrawError>,
+    },
+}
+
+/// The event loop's end of the drawer.
+pub struct Drawer {
+    jobs: Option<SyncSender<(Box<Job>, Instant)>>,
+    reports: UnboundedReceiver<Report>,
+    stop: Arc<AtomicBool>,
+    /// Counts steps, so that the watchdog sees real progress.
+    beats: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drawer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(artist: Box<dyn Artist>) -> std::io::Result<Self> {
+        let (jobs, inbox) = sync_channel::<(Box<Job>, Instant)>(1);
+        let (outbox, reports) = unbounded_channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let beats = Arc::new(AtomicU64::new(0));
+        let (stop_seen, beats_counted) = (stop.clone(), beats.clone());
+        let thread = std::thread::Builder::new().name("drawer".into()).spawn(move || {
+            let mut artist = artist;
+            for (job, handed) in inbox {
+                work(&mut *artist, &job, handed, &outbox, &stop_seen, &beats_counted);
+            }
+        })?;
+        Ok(Drawer { jobs: Some(jobs), reports, stop, beats, thread: Some(thread) })
+    }
+
+    /// Hands it a job. Only one may be with it at a time.
+    ///
+    /// # Errors
+    /// The job, if the thread is gone.
+    pub fn hand(&self, job: Job) -> Result<(), Box<Job>> {
+        self.stop.store(false, Ordering::Release);
+        let Some(jobs) = &self.jobs else { return Err(Box::new(job)) };
+        jobs.send((Box::new(job), Instant::now())).map_err(|error| error.0.0)
+    }
+
+    /// Asks it to stop the job that it draws; the end is reported as [`DrawError::Cancelled`].
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Waits for a report; `None` if the thread is gone.
+    pub async fn report(&mut self) -> Option<Report> {
+        self.reports.recv().await
+    }
+
+    /// Steps done since the start.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Drawer {
+    fn drop(&mut self) {
+        self.stop();
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the drawer ended by a panic");
+        }
+    }
+}
+
+fn work(
+    artist: &mut dyn Artist,
+    job: &Job,
+    handed: Instant,
+    outbox: &UnboundedSender<Report>,
+    stop: &AtomicBool,
+    beats: &AtomicU64,
+) {
+    let start_ms = handed.elapsed().as_secs_f64() * 1e3;
+    let mut progress = |step, steps| {
+        beats.fetch_add(1, Ordering::AcqRel);
+        let _ = outbox.send(Report::Progress { job: job.job.clone(), step, steps });
+        !stop.load(Ordering::Acquire)
+    };
+    let result = artist.draw(job, &mut progress);
+    beats.fetch_add(1, Ordering::AcqRel);
+    let _ = outbox.send(Report::Ended { job: job.job.clone(), start_ms, result });
+}
