@@ -11,8 +11,8 @@ pub const ATTENTION_KEYS: usize = 64;
 /// For each tile and query: scores are one fused chain over `head` from 0, times `scale` (with a mask:
 /// `fma(chain, scale, mask)`); `m' = max(m, scores)`; `p = exp(score - m')`; the sum of p runs over 16 lanes and
 /// the tree; where m' changed, the running sum and the output are multiplied by `exp(m - m')`; the output is
-/// one fused chain of `p * v` in order of keys. A tile whose scores are all negative infinity is skipped, and so
-/// is every key that the query may not see. A query that sees no key gives zeros.
+/// one fused chain of `p * v` in order of keys. A key of the tile that the query may not see has score negative
+/// infinity; a tile that has no other score is skipped. A query that sees no key gives zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// Rows of this tile, any number. Keys are prepared once a call, so 32 and more pay.

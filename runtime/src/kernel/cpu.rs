@@ -19,13 +19,25 @@ pub enum KernelError {
     },
 }
 
+/// A table and the test of what it needs.
+pub(super) type Native = (&'static Kernels, fn() -> bool);
+
+/// The tables of this architecture, best first, each with the test of what it needs.
+#[cfg(target_arch = "x86_64")]
+const NATIVE: &[Native] = super::x86_64::TABLES;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: &[Native] = super::aarch64::TABLES;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const NATIVE: &[Native] = &[];
+
 impl Kernels {
     /// The tables that this CPU can run, best first; the last one is the scalar reference.
     pub fn available() -> &'static [&'static Kernels] {
         static TABLES: OnceLock<Vec<&'static Kernels>> = OnceLock::new();
         TABLES.get_or_init(|| {
-            let mut tables = vec![];
-            tables.extend([&reference::KERNELS]);
+            let mut tables: Vec<&'static Kernels> =
+                NATIVE.iter().filter(|(_, runs)| runs()).map(|&(table, _)| table).collect();
+            tables.push(&reference::KERNELS);
             tables
         })
     }

@@ -12,13 +12,23 @@
 //!
 //! Functions assert the lengths of their slices: a wrong length is a bug of the engine, not bad input.
 
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "the instruction sets of aarch64")]
+mod aarch64;
 mod attention;
 mod cpu;
 mod gemm;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod lanes;
 mod moments;
+#[cfg(test)]
+mod properties;
 pub mod reference;
 mod row;
 mod window;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the instruction sets of x86-64")]
+mod x86_64;
 
 pub use attention::{ATTENTION_KEYS, Attention, Mask};
 pub use cpu::{KernelError, OVERRIDE};
@@ -120,6 +130,27 @@ pub struct Kernels {
     /// Stretches one row to the right; see [`ResizeRow`].
     pub resize_row: fn(resize: &ResizeRow, row: &[f32], out: &mut [f32]),
 }
+
+/// Registers tables, best first, each with the test of the CPU features that it needs, and with a test of every
+/// one of its functions against the reference.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+macro_rules! tables {
+    ($($name:ident: $table:expr, $runs:path;)*) => {
+        /// The tables of this architecture, best first.
+        pub(super) const TABLES: &[$crate::kernel::cpu::Native] = &[$((&$table, $runs)),*];
+
+        #[cfg(test)]
+        mod tests {
+            $(
+                mod $name {
+                    $crate::kernel::properties::of_table!(stringify!($name));
+                }
+            )*
+        }
+    };
+}
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+use tables;
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

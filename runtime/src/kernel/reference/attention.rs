@@ -14,10 +14,15 @@ pub fn attention(attention: &Attention<'_>, scratch: &mut [f32], mut out: RowsMu
         let (mut max, mut sum) = (f32::NEG_INFINITY, 0f32);
         let visible = attention.visible(query);
         for start in (0..visible).step_by(ATTENTION_KEYS) {
-            let scores = &mut scores[..(visible - start).min(ATTENTION_KEYS)];
+            let scores = &mut scores[..(attention.keys - start).min(ATTENTION_KEYS)];
             let mut tile_max = max;
             for (offset, score) in scores.iter_mut().enumerate() {
-                *score = self::score(attention, query, start + offset);
+                let seen = start + offset < visible;
+                *score = if seen {
+                    self::score(attention, query, start + offset)
+                } else {
+                    f32::NEG_INFINITY
+                };
                 tile_max = if *score > tile_max { *score } else { tile_max };
             }
             if tile_max == f32::NEG_INFINITY {

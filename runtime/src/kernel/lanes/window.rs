@@ -1,0 +1,115 @@
+//! Depthwise convolution, pooling, blending and stretching.
+
+use super::{Lanes, load_f16_part, load_part, store_part};
+use crate::graph::{PoolKind, ResizeMode};
+use crate::kernel::{LANES, Lines, ResizeRow};
+use half::f16;
+
+/// See [`crate::kernel::Kernels::depthwise`].
+#[inline(always)]
+pub fn depthwise<L: Lanes>(
+    lines: &Lines<'_>,
+    weight: &[f16],
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    lines.check(out.len());
+    let channels = lines.channels;
+    let kernel = lines.lines.len() * lines.kernel_columns * channels;
+    assert_eq!(weight.len(), kernel, "weights do not fill the window");
+    assert!(bias.is_none_or(|bias| bias.len() == channels), "biases do not fill the channels");
+    for (x, cell) in out.chunks_exact_mut(channels).enumerate() {
+        let columns = lines.columns(x);
+        for (index, out) in cell.chunks_mut(LANES).enumerate() {
+            let channel = index * LANES;
+            let length = out.len();
+            let mut total = match bias {
+                Some(bias) => load_part(&bias[channel..channel + length], 0.0),
+                None => L::splat(0.0),
+            };
+            for (ky, line) in lines.lines.iter().enumerate() {
+                let Some(line) = line else { continue };
+                for kx in columns.clone() {
+                    let at = (x * lines.stride + kx - lines.pad_left) * channels + channel;
+                    let input = load_part::<L>(&line[at..at + length], 0.0);
+                    let at = (ky * lines.kernel_columns + kx) * channels + channel;
+                    total = input.mul_add(load_f16_part(&weight[at..at + length]), total);
+                }
+            }
+            store_part(total, out);
+        }
+    }
+}
+
+/// See [`crate::kernel::Kernels::pool`].
+#[inline(always)]
+pub fn pool<L: Lanes>(kind: PoolKind, lines: &Lines<'_>, out: &mut [f32]) {
+    lines.check(out.len());
+    let channels = lines.channels;
+    let mut rows = 0;
+    for line in lines.lines {
+        rows += usize::from(line.is_some());
+    }
+    let first = match kind {
+        PoolKind::Average => 0.0,
+        PoolKind::Max => f32::NEG_INFINITY,
+    };
+    for (x, cell) in out.chunks_exact_mut(channels).enumerate() {
+        let columns = lines.columns(x);
+        let count = L::splat((rows * columns.len()) as f32);
+        for (index, out) in cell.chunks_mut(LANES).enumerate() {
+            let mut total = L::splat(first);
+            for line in lines.lines {
+                let Some(line) = line else { continue };
+                for kx in columns.clone() {
+                    let at = (x * lines.stride + kx - lines.pad_left) * channels + index * LANES;
+                    let input = load_part::<L>(&line[at..at + out.len()], 0.0);
+                    total = match kind {
+                        PoolKind::Average => total.add(input),
+                        PoolKind::Max => input.max(total),
+                    };
+                }
+            }
+            let value = match kind {
+                PoolKind::Average => total.div(count),
+                PoolKind::Max => total,
+            };
+            store_part(value, out);
+        }
+    }
+}
+
+/// See [`crate::kernel::Kernels::blend`].
+#[inline(always)]
+pub fn blend<L: Lanes>(a: &[f32], b: &[f32], weight: f32, out: &mut [f32]) {
+    assert!(a.len() == out.len() && b.len() == out.len(), "rows to blend differ in length");
+    let weight = L::splat(weight);
+    let operands = a.chunks(LANES).zip(b.chunks(LANES));
+    for (out, (a, b)) in out.chunks_mut(LANES).zip(operands) {
+        let a = load_part::<L>(a, 0.0);
+        store_part(weight.mul_add(load_part::<L>(b, 0.0).sub(a), a), out);
+    }
+}
+
+/// See [`crate::kernel::Kernels::resize_row`].
+#[inline(always)]
+pub fn resize_row<L: Lanes>(resize: &ResizeRow, row: &[f32], out: &mut [f32]) {
+    let channels = resize.channels;
+    assert_eq!(out.len(), row.len() * resize.factor, "the output row is not the input's multiple");
+    assert!(row.len().is_multiple_of(channels), "the row is not whole cells");
+    let width = row.len() / channels;
+    for (x, out) in out.chunks_exact_mut(channels).enumerate() {
+        match resize.mode {
+            ResizeMode::Nearest => {
+                let start = x / resize.factor * channels;
+                out.copy_from_slice(&row[start..start + channels]);
+            }
+            ResizeMode::Bilinear => {
+                let (left, right, weight) = ResizeRow::source(x, resize.factor, width);
+                let a = &row[left * channels..(left + 1) * channels];
+                let b = &row[right * channels..(right + 1) * channels];
+                blend::<L>(a, b, weight, out);
+            }
+        }
+    }
+}

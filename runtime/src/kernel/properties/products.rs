@@ -1,0 +1,119 @@
+//! Properties of matrix products and their epilogues.
+
+use super::pointwise::FUNCTIONS;
+use super::{Draw, Stored, oracle, over, same, same_f16};
+use crate::kernel::{Finish, GemmF16Args, GemmI8Args, Kernels, RowMut, Rows, reference};
+use half::f16;
+use proptest::prelude::{any, prop};
+
+pub fn gemm_i8(table: &Kernels) {
+    let gemm = table.gemm_i8;
+    let rows = prop::sample::select(vec![1usize, 2, 3, 4, 5, 7, 11, 12, 13, 25]);
+    over!(200, |(rows in rows, panels in 1usize..6, groups in 0usize..40, tight in any::<bool>(),
+                 extreme in any::<bool>(), accumulate in any::<bool>(), seed in any::<u64>())| {
+        let mut draw = Draw::new(seed);
+        // Overlapping rows, or rows with a gap; panels with groups that this call leaves out.
+        let act_stride = if tight { 4 } else { 4 * groups + 8 };
+        let weights_stride = 64 * (groups + 3);
+        let acc_stride = panels * 16 + 16 * (seed % 2) as usize;
+        let mut int8 = || if extreme { 127 * (1 - 2 * (draw.bits() % 2) as i8) } else { draw.int8() };
+        let act: Vec<u8> = (0..(rows - 1) * act_stride + 4 * groups)
+            .map(|_| (int8() as u8).wrapping_add(gemm.act_offset))
+            .collect();
+        let weights: Vec<i8> = (0..panels * weights_stride).map(|_| int8()).collect();
+        let before: Vec<i32> =
+            (0..rows * acc_stride).map(|_| draw.bits() as i32 >> 8).collect();
+        let run = |gemm: fn(GemmI8Args<'_>)| {
+            let mut acc = before.clone();
+            gemm(GemmI8Args {
+                act: &act, act_stride, rows, weights: &weights, weights_stride, panels, groups,
+                acc: &mut acc, acc_stride, accumulate,
+            });
+            acc
+        };
+        let expected = match gemm.act_offset {
+            0 => run(reference::gemm_signed),
+            _ => run(reference::gemm_unsigned),
+        };
+        assert_eq!(run(gemm.run), expected);
+    });
+}
+
+pub fn epilogues(table: &Kernels) {
+    over!(300, |(length in 1usize..70, which in 0usize..24, scaled in any::<bool>(), biased in any::<bool>(),
+                 residual in 0usize..3, first in any::<bool>(), seed in any::<u64>())| {
+        let mut draw = Draw::new(seed);
+        let padded = length.div_ceil(16) * 16;
+        let acc: Vec<i32> = (0..padded).map(|_| draw.bits() as i32 >> 4).collect();
+        let sums: Vec<i32> = (0..padded).map(|_| draw.bits() as i32 >> 14).collect();
+        let offset = if seed % 2 == 0 { 128 } else { 0 };
+        let (weight_scale, bias) = (draw.floats(length, 0.01), draw.floats(length, 2.0));
+        let stored = Stored::new(&mut draw, length, 3.0, residual == 1);
+        let finish = Finish {
+            weight_scale: scaled.then_some(&weight_scale[..]),
+            bias: biased.then_some(&bias[..]),
+            activation: FUNCTIONS.get(which).copied(),
+            residual: (residual > 0).then(|| stored.row()),
+        };
+        let scale = draw.float(1e-5);
+
+        let total = draw.floats(padded, 100.0);
+        let (mut got, mut expected) = (total.clone(), total.clone());
+        (table.accumulate_i8)(&acc, &sums, offset, scale, first, &mut got);
+        (oracle().accumulate_i8)(&acc, &sums, offset, scale, first, &mut expected);
+        same(&got, &expected, "accumulate_i8");
+
+        let (mut got, mut expected) = (vec![0.0; length], vec![0.0; length]);
+        (table.finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F32(&mut got));
+        (oracle().finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F32(&mut expected));
+        same(&got, &expected, "finish_i8");
+        (table.finish_f32)(&total, &finish, RowMut::F32(&mut got));
+        (oracle().finish_f32)(&total, &finish, RowMut::F32(&mut expected));
+        same(&got, &expected, "finish_f32");
+
+        let (mut got, mut expected) = (vec![f16::ZERO; length], vec![f16::ZERO; length]);
+        (table.finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F16(&mut got));
+        (oracle().finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F16(&mut expected));
+        same_f16(&got, &expected, "finish_i8 to f16");
+        (table.finish_f32)(&total, &finish, RowMut::F16(&mut got));
+        (oracle().finish_f32)(&total, &finish, RowMut::F16(&mut expected));
+        same_f16(&got, &expected, "finish_f32 to f16");
+    });
+}
+
+pub fn gemm_f16(table: &Kernels) {
+    let rows = prop::sample::select(vec![1usize, 2, 5, 6, 7, 11, 12, 13, 25]);
+    over!(100, |(rows in rows, panels in 1usize..6, k in 0usize..40, tight in any::<bool>(),
+                 accumulate in any::<bool>(), seed in any::<u64>())| {
+        let mut draw = Draw::new(seed);
+        let act_stride = if tight { 3 } else { k + 2 };
+        let weights_stride = 16 * (k + 3);
+        let acc_stride = panels * 16 + 16 * (seed % 2) as usize;
+        let act = draw.floats((rows - 1) * act_stride + k, 4.0);
+        let weights = draw.halves(panels * weights_stride, 1.0);
+        let before = draw.floats(rows * acc_stride, 9.0);
+        let run = |table: &Kernels| {
+            let mut acc = before.clone();
+            (table.gemm_f16.run)(GemmF16Args {
+                act: &act, act_stride, rows, weights: &weights, weights_stride, panels, k,
+                acc: &mut acc, acc_stride, accumulate,
+            });
+            acc
+        };
+        same(&run(table), &run(oracle()), "gemm_f16");
+    });
+}
+
+pub fn vector_matrix(table: &Kernels) {
+    over!(64, |(k in 0usize..20, n in 1usize..150, gap in 0usize..3, as_f16 in any::<bool>(),
+                seed in any::<u64>())| {
+        let mut draw = Draw::new(seed);
+        let a = draw.floats(k, 2.0);
+        let stored = Stored::new(&mut draw, k * (n + gap), 2.0, as_f16);
+        let b = Rows { data: stored.row(), stride: n + gap };
+        let (mut got, mut expected) = (vec![0.0; n], vec![0.0; n]);
+        (table.vector_matrix)(&a, b, &mut got);
+        (oracle().vector_matrix)(&a, b, &mut expected);
+        same(&got, &expected, "vector_matrix");
+    });
+}

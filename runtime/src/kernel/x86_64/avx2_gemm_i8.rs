@@ -1,0 +1,86 @@
+//! The int8 product on AVX2: pairs in 16 bits, then in 32.
+
+use std::arch::x86_64::*;
+
+use super::super::{GemmI8, GemmI8Args, LANES};
+
+/// Up to 4 rows by 1 panel: 8 sums, and for each half of a group a weight and its size.
+///
+/// `maddubs` wants one operand unsigned: it gets `|weight|`, and the activation takes the weight's sign. Both are
+/// at most 127, so a pair is at most 32258 and 16 bits hold it.
+pub const GEMM_I8: GemmI8 =
+    GemmI8 { name: "avx2_gemm_i8_4x1", act_offset: 0, tile_rows: ROWS, tile_panels: 1, run };
+
+const ROWS: usize = 4;
+/// Bytes of one group of a panel.
+const LINE: usize = 64;
+
+fn run(args: GemmI8Args<'_>) {
+    // SAFETY: this function is reached only through a table that is offered where the CPU has the features.
+    unsafe { enabled(args) }
+}
+
+#[target_feature(enable = "avx2")]
+fn enabled(mut args: GemmI8Args<'_>) {
+    args.check();
+    for panel in 0..args.panels {
+        let mut row = 0;
+        while row < args.rows {
+            match args.rows - row {
+                1 => tile::<1>(&mut args, row, panel),
+                2 => tile::<2>(&mut args, row, panel),
+                3 => tile::<3>(&mut args, row, panel),
+                _ => tile::<ROWS>(&mut args, row, panel),
+            }
+            row += ROWS;
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn tile<const R: usize>(args: &mut GemmI8Args<'_>, row: usize, panel: usize) {
+    let acc_start = row * args.acc_stride + panel * LANES;
+    let mut acc = [[_mm256_setzero_si256(); 2]; R];
+    if args.accumulate {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (half, acc) in acc.iter_mut().enumerate() {
+                let at = acc_start + r * args.acc_stride + half * 8;
+                let sums: &[i32] = &args.acc[at..at + 8];
+                // SAFETY: the slice holds the 8 values that are read.
+                *acc = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
+            }
+        }
+    }
+    // `wrapping_add` only computes addresses; every one that is read lies inside its slice, because
+    // `check` has asserted that the last group of the last row and panel does.
+    let act = args.act.as_ptr().wrapping_add(row * args.act_stride);
+    let weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
+    let ones = _mm256_set1_epi16(1);
+    for group in 0..args.groups {
+        let at = weights.wrapping_add(group * LINE);
+        // SAFETY: the group is inside the slice by `check`.
+        let low = unsafe { _mm256_loadu_si256(at.cast()) };
+        // SAFETY: as above; a group has 64 bytes.
+        let high = unsafe { _mm256_loadu_si256(at.wrapping_add(32).cast()) };
+        let sizes = [_mm256_abs_epi8(low), _mm256_abs_epi8(high)];
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let at = act.wrapping_add(r * args.act_stride + group * 4).cast::<i32>();
+            // SAFETY: groups of rows `row..row + R` are inside the slice by `check`.
+            let four = unsafe { at.read_unaligned() };
+            let act = _mm256_set1_epi32(four);
+            for ((acc, weight), size) in acc.iter_mut().zip([low, high]).zip(sizes) {
+                let signed = _mm256_sign_epi8(act, weight);
+                let pairs = _mm256_maddubs_epi16(size, signed);
+                *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+    }
+    for (r, acc) in acc.into_iter().enumerate() {
+        for (half, acc) in acc.into_iter().enumerate() {
+            let at = acc_start + r * args.acc_stride + half * 8;
+            let sums: &mut [i32] = &mut args.acc[at..at + 8];
+            // SAFETY: the slice holds the 8 values that are written.
+            unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), acc) };
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The int8 product on AVX-512 VNNI: one register is one group of a panel.
+
+use std::arch::x86_64::*;
+
+use super::super::{GemmI8, GemmI8Args, LANES};
+
+/// Up to 12 rows by 2 panels: 24 sums, 2 weights and an activation in 32 registers.
+pub const GEMM_I8: GemmI8 =
+    GemmI8 { name: "avx512_gemm_i8_12x2", act_offset: 128, tile_rows: ROWS, tile_panels: 2, run };
+
+const ROWS: usize = 12;
+/// Bytes of one group of a panel.
+const LINE: usize = 64;
+
+fn run(args: GemmI8Args<'_>) {
+    // SAFETY: this function is reached only through a table that is offered where the CPU has the features.
+    unsafe { enabled(args) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn enabled(mut args: GemmI8Args<'_>) {
+    args.check();
+    // Tiles of nearly equal height: a last tile of one row would leave the multipliers idle.
+    let tiles = args.rows.div_ceil(ROWS);
+    let mut panel = 0;
+    while panel < args.panels {
+        let wide = panel + 2 <= args.panels;
+        let mut row = 0;
+        for tile in 0..tiles {
+            let end = args.rows * (tile + 1) / tiles;
+            if wide {
+                tile_of::<2>(&mut args, row, end - row, panel);
+            } else {
+                tile_of::<1>(&mut args, row, end - row, panel);
+            }
+            row = end;
+        }
+        panel += if wide { 2 } else { 1 };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile_of<const P: usize>(args: &mut GemmI8Args<'_>, row: usize, rows: usize, panel: usize) {
+    match rows {
+        1 => tile::<1, P>(args, row, panel),
+        2 => tile::<2, P>(args, row, panel),
+        3 => tile::<3, P>(args, row, panel),
+        4 => tile::<4, P>(args, row, panel),
+        5 => tile::<5, P>(args, row, panel),
+        6 => tile::<6, P>(args, row, panel),
+        7 => tile::<7, P>(args, row, panel),
+        8 => tile::<8, P>(args, row, panel),
+        9 => tile::<9, P>(args, row, panel),
+        10 => tile::<10, P>(args, row, panel),
+        11 => tile::<11, P>(args, row, panel),
+        _ => tile::<ROWS, P>(args, row, panel),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn tile<const R: usize, const P: usize>(args: &mut GemmI8Args<'_>, row: usize, panel: usize) {
+    let groups = args.groups;
+    let acc_start = row * args.acc_stride + panel * LANES;
+    let mut acc = [[_mm512_setzero_si512(); P]; R];
+    if args.accumulate {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (p, acc) in acc.iter_mut().enumerate() {
+                let at = acc_start + r * args.acc_stride + p * LANES;
+                let sums: &[i32] = &args.acc[at..at + LANES];
+                // SAFETY: the slice holds the 16 values that are read.
+                *acc = unsafe { _mm512_loadu_epi32(sums.as_ptr()) };
+            }
+        }
+    }
+    // `wrapping_add` only computes addresses; every one that is read lies inside its slice, because
+    // `check` has asserted that the last group of the last row and panel does.
+    let act = args.act.as_ptr().wrapping_add(row * args.act_stride);
+    let weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
+    for group in 0..groups {
+        let mut weight = [_mm512_setzero_si512(); P];
+        for (p, weight) in weight.iter_mut().enumerate() {
+            let at = weights.wrapping_add(p * args.weights_stride + group * LINE);
+            // SAFETY: groups of panels `panel..panel + P` are inside the slice by `check`.
+            *weight = unsafe { _mm512_loadu_epi8(at) };
+        }
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let at = act.wrapping_add(r * args.act_stride + group * 4).cast::<i32>();
+            // SAFETY: groups of rows `row..row + R` are inside the slice by `check`.
+            let four = unsafe { at.read_unaligned() };
+            let act = _mm512_set1_epi32(four);
+            for (acc, weight) in acc.iter_mut().zip(weight) {
+                *acc = _mm512_dpbusd_epi32(*acc, act, weight);
+            }
+        }
+    }
+    for (r, acc) in acc.into_iter().enumerate() {
+        for (p, acc) in acc.into_iter().enumerate() {
+            let at = acc_start + r * args.acc_stride + p * LANES;
+            let sums: &mut [i32] = &mut args.acc[at..at + LANES];
+            // SAFETY: the slice holds the 16 values that are written.
+            unsafe { _mm512_storeu_epi32(sums.as_mut_ptr(), acc) };
+        }
+    }
+}
