@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod homeassistant;
 pub mod job;
 pub mod mqtt;

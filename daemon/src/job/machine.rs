@@ -141,7 +141,7 @@ impl Machine {
     }
 
     /// Takes the next job out of the queue to be drawn; `None` if one is being drawn or nothing waits.
-    pub fn next(&mut self) -> Option<Job> {
+    pub fn take_next(&mut self) -> Option<Job> {
         if self.drawing.is_some() {
             return None;
         }

@@ -5,6 +5,11 @@ use heapless::Vec;
 /// Places that the daemon has room for; the configuration may allow fewer.
 pub const QUEUE_LENGTH_MAX: usize = 256;
 
+/// All places are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct QueueFull;
+
 /// Jobs by name, in the order in which they will be drawn.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -51,10 +56,10 @@ impl Queue {
     /// Puts a job behind those of the same or a higher priority.
     ///
     /// # Errors
-    /// `Err` if all places are taken.
-    pub fn push(&mut self, job: &str, priority: i8) -> Result<(), ()> {
+    /// [`QueueFull`] if all places are taken.
+    pub fn push(&mut self, job: &str, priority: i8) -> Result<(), QueueFull> {
         if self.is_full() {
-            return Err(());
+            return Err(QueueFull);
         }
         self.insert(job, priority)
     }
@@ -62,18 +67,18 @@ impl Queue {
     /// As [`Queue::push`], for jobs that were accepted before a restart, under a configuration that may have been larger.
     ///
     /// # Errors
-    /// `Err` if the fixed room itself is full.
-    pub fn restore(&mut self, job: &str, priority: i8) -> Result<(), ()> {
+    /// [`QueueFull`] if the fixed room itself is full.
+    pub fn restore(&mut self, job: &str, priority: i8) -> Result<(), QueueFull> {
         self.insert(job, priority)
     }
 
-    fn insert(&mut self, job: &str, priority: i8) -> Result<(), ()> {
+    fn insert(&mut self, job: &str, priority: i8) -> Result<(), QueueFull> {
         let at = self
             .places
             .iter()
             .position(|place| place.priority < priority)
             .unwrap_or(self.places.len());
-        self.places.insert(at, Place { priority, job: job.to_owned() }).map_err(drop)
+        self.places.insert(at, Place { priority, job: job.to_owned() }).map_err(|_| QueueFull)
     }
 
     /// Takes the next job.
@@ -103,7 +108,7 @@ mod tests {
         for (job, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             queue.push(job, priority).unwrap();
         }
-        assert_eq!(queue.push("e", 9), Err(()));
+        assert_eq!(queue.push("e", 9), Err(QueueFull));
         assert_eq!(queue.position("a"), Some(2));
         assert!(queue.remove("a") && !queue.remove("a"));
         let order: std::vec::Vec<String> = std::iter::from_fn(|| queue.pop()).collect();

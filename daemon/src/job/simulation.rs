@@ -84,7 +84,7 @@ impl World {
     }
 
     fn draw(&mut self) {
-        let Some(job) = self.machine.next() else { return };
+        let Some(job) = self.machine.take_next() else { return };
         if self.random.below(10) == 0 {
             return self.crash();
         }

@@ -92,7 +92,7 @@ pub enum Event {
 enum Raw {
     /// A new connection is being made; requests go here.
     Fresh(AsyncClient),
-    Event(rumqttc::v5::Event),
+    Event(Box<rumqttc::v5::Event>),
     Lost(ConnectionError),
 }
 
@@ -126,7 +126,7 @@ async fn keep_connecting(options: MqttOptions, pause_ms_max: u64, out: Sender<Ra
                     if matches!(event, rumqttc::v5::Event::Incoming(Packet::ConnAck(_))) {
                         failures = 0;
                     }
-                    if out.send(Raw::Event(event)).await.is_err() {
+                    if out.send(Raw::Event(Box::new(event))).await.is_err() {
                         return;
                     }
                 }
@@ -281,7 +281,7 @@ impl Connection {
             match self.raw.recv().await? {
                 Raw::Fresh(client) => self.client = Some(client),
                 Raw::Event(event) => {
-                    if let Some(event) = self.translate(event) {
+                    if let Some(event) = self.translate(*event) {
                         return Some(event);
                     }
                 }

@@ -291,7 +291,7 @@ impl App {
     /// Hands the next job to the drawer, if it is free.
     pub fn draw_next(&mut self) {
         while !self.ending {
-            let Some(job) = self.machine.next() else { return };
+            let Some(job) = self.machine.take_next() else { return };
             if job.deadline_ms.is_some_and(|deadline| unix_ms() > deadline) {
                 let error = "its message expiry passed before it could be drawn";
                 self.end(&job.job, Outcome::Expired, Err(error.into()), 0.0);

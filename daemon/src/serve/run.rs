@@ -110,19 +110,20 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
+/// Runs the daemon until SIGTERM, SIGINT or the end of `until`, which runs beside it.
 ///
 /// # Errors
-/// If it cannot start: state folder, journal, TLS files, threads. Once it runs it stays.
+/// If it cannot start: state folder, journal, TLS files, threads; or as `until` ends. Once it runs it stays.
 pub fn run(
     sources: &Sources,
     config: Config,
     artist: Box<dyn Artist>,
     model: Model,
+    until: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let _lock = lock(&config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(sources, config, artist, model))
+    runtime.block_on(serve(sources, config, artist, model, until))
 }
 
 async fn serve(
@@ -130,7 +131,9 @@ async fn serve(
     config: Config,
     artist: Box<dyn Artist>,
     model: Model,
+    until: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    tokio::pin!(until);
     let mut app = start(config, artist, model)?;
     let (metrics_text, metrics_seen) = watch::channel(String::new());
     if app.config.metrics_port != 0 {
@@ -161,6 +164,10 @@ async fn serve(
             _ = hangup.recv() => reload(&mut app, sources),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            ended = &mut until => {
+                end(app).await;
+                return ended;
+            }
         }
     }
     end(app).await;
