@@ -3,6 +3,7 @@
 //! Enters: an open pack, a request. Leaves: pixels and what they cost. Never: files, networks, terminals.
 
 mod spec;
+pub mod tokenizer;
 
 pub use spec::{
     BetaSchedule, PipelineSpec, Prediction, SchedulerSpec, SizeSpec, Style, TokenizerKind,
