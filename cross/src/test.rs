@@ -1,0 +1,104 @@
+//! Everything a change must pass, in the order that finds mistakes soonest.
+
+use crate::command::Run;
+use crate::setup::{self, Want};
+use crate::{compile, licences, tidy, workspace};
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What happens to a check whose tools cannot be installed here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is named, with what to install, and left out.
+    IsNoted,
+    /// It fails the run.
+    IsAnError,
+}
+
+/// Processors whose instructions differ in what our kernels use: none, SDOT and fp16, all.
+const CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
+
+/// Runs every check; `rest` goes to the closing `cargo test`.
+pub fn run(rest: &[String], missing: Missing) -> Result<()> {
+    let absent = prepare(missing)?;
+    step("house rules", tidy::run)?;
+    step("licences, bans, sources", licences::run)?;
+    step("formatting", || Run::cargo().args(["fmt", "--all", "--check"]).run())?;
+    if !absent.contains(&"Python for tests") {
+        step("spelling", || {
+            Run::new(workspace::venv_binary("typos")).dir(workspace::root()).run()
+        })?;
+    }
+    step("lints", || {
+        Run::cargo()
+            .args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+            .run()
+    })?;
+    step("documentation", || {
+        Run::cargo()
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .run()
+    })?;
+    let mut variables = vec![
+        ("PLANTAIN_BIN", workspace::release_binary("plantain")),
+        ("PLANTAIN_PACK_BIN", workspace::release_binary("plantain-pack")),
+        ("PLANTAIN_PYTHON", workspace::venv_binary("python")),
+    ];
+    if absent.contains(&"Python for tests") {
+        variables.pop();
+    }
+    if !absent.contains(&"ARM compiler and emulator") {
+        step("ARM under emulation", || {
+            variables.extend(arm()?);
+            Ok(())
+        })?;
+    }
+    step("binaries", || Run::cargo().args(["build", "--release", "--workspace", "--bins"]).run())?;
+    Run::cargo().args(["test", "--release", "--workspace"]).args(rest).envs(variables).run()
+}
+
+/// Installs what is missing; returns the parts that could not be.
+fn prepare(missing: Missing) -> Result<Vec<&'static str>> {
+    let mut absent = Vec::new();
+    for (name, outcome) in setup::attempt(Want::Tests) {
+        if let Err(error) = outcome {
+            if missing == Missing::IsAnError {
+                bail!("{name}: {error:#}");
+            }
+            println!("NOTE: without {name}, its checks are left out: {error:#}");
+            absent.push(name);
+        }
+    }
+    Ok(absent)
+}
+
+/// Runs the runtime's own tests as ARM code on each processor, and builds the ARM binary for the tests to come.
+fn arm() -> Result<Vec<(&'static str, PathBuf)>> {
+    let (target, toolchain) = setup::arm()?;
+    let emulator = compile::emulator(&target)?;
+    for cpu in CPUS {
+        let runner = format!("{} -cpu {cpu}", emulator.display());
+        toolchain
+            .cargo(&target, "test")
+            .args(["--release", "--quiet", "--package", "plantain", "--lib"])
+            .env(format!("CARGO_TARGET_{}_RUNNER", target.env_triple()), runner)
+            .run()
+            .with_context(|| format!("the runtime's tests on an emulated {cpu}"))?;
+    }
+    toolchain
+        .cargo(&target, "build")
+        .args(["--release", "--quiet", "--package", "plantain-daemon", "--no-default-features"])
+        .run()?;
+    let binary = toolchain.output_dir(&target, "release").join("plantain");
+    Ok(vec![("PLANTAIN_AARCH64_BIN", binary), ("PLANTAIN_QEMU_AARCH64", emulator)])
+}
+
+fn step(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("\n== {name}");
+    let start = Instant::now();
+    check().with_context(|| format!("step `{name}`"))?;
+    println!("   {name}: passed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
