@@ -14,6 +14,7 @@ mod workspace;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Set-up, tests, cross-building, QEMU and packaging.
 #[derive(Parser)]
@@ -41,8 +42,18 @@ enum Task {
     Licences,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Setup => setup::run(setup::Want::Everything),
         Task::Test { rest } => test::run(&rest, test::Missing::IsNoted),
         Task::Ci => test::run(&[], test::Missing::IsAnError),
