@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import text
 from .latent import PatchBasis
-from .net import LATENT_CHANNELS, LATENT_SIDE, TEXT_TOKENS, TEXT_WIDTH, Attention, Generator, Refiner
+from .net import LATENT_CHANNELS, LATENT_SIDE, TEXT_TOKENS, TEXT_WIDTH, Generator, Refiner
 
 OPSET = 17
 COMPONENTS = {"text_encoder": "text encoder", "unet": "denoiser", "vae_decoder": "decoder", "refiner": "refiner"}
@@ -47,18 +47,14 @@ def export(out: Path, generator: Generator, refiner: Refiner, basis: PatchBasis,
     latent = torch.randn(1, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(0))
     side = 8 * LATENT_SIDE
     refiner.freeze(side // 2)
-    Attention.explicit = True
-    try:
-        with torch.no_grad():
-            network(out / "text_encoder", text.TextEncoder(folder, keep), {"input_ids": ids, "attention_mask": mask}, "last_hidden_state")
-            network(out / "unet", generator, {
-                "sample": latent, "timestep": torch.zeros(1), "encoder_hidden_states": torch.randn(1, TEXT_TOKENS, TEXT_WIDTH),
-                "attention_mask": mask}, "out_sample")
-            network(out / "vae_decoder", basis, {"latent_sample": latent}, "sample")
-            network(out / "refiner", refiner, {"sample": torch.rand(1, 3, side, side) * 2 - 1}, "out_sample")
-    finally:
-        Attention.explicit = False
-        refiner.frozen_phase = None
+    with torch.no_grad():
+        network(out / "text_encoder", text.TextEncoder(folder, keep), {"input_ids": ids, "attention_mask": mask}, "last_hidden_state")
+        network(out / "unet", generator, {
+            "sample": latent, "timestep": torch.zeros(1), "encoder_hidden_states": torch.randn(1, TEXT_TOKENS, TEXT_WIDTH),
+            "attention_mask": mask}, "out_sample")
+        network(out / "vae_decoder", basis, {"latent_sample": latent}, "sample")
+        network(out / "refiner", refiner, {"sample": torch.rand(1, 3, side, side) * 2 - 1}, "out_sample")
+    refiner.frozen_phase = None
     write_json(out / "scheduler" / "scheduler_config.json", scheduler_config())
     write_json(out / "model_index.json", model_index(card, refiner))
     (out / "OPS.txt").write_text(describe(out))

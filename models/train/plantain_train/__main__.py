@@ -1,0 +1,120 @@
+"""`python -m plantain_train STAGE [options]`: see README.md for the stages and their order."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import time
+from pathlib import Path
+
+
+def stop_time(text: str) -> float:
+    """ "15:25" (UTC, today or tomorrow) or "90m" -> seconds since the epoch."""
+    if text.endswith("m"):
+        return time.time() + 60 * float(text[:-1])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    hour, minute = map(int, text.split(":"))
+    then = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return (then if then > now else then + datetime.timedelta(days=1)).timestamp()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="plantain_train", description=__doc__)
+    stages = top.add_subparsers(dest="stage", required=True)
+    stages.add_parser("render", help="icon packages -> 128 px pictures")
+    basis = stages.add_parser("basis", help="fit the latent's basis, or adopt one (a warm start needs the one it was trained with)")
+    basis.add_argument("--adopt", type=Path, help="an npz with mu, V and w")
+    pool = stages.add_parser("pool", help="recipes, captions and text states for the first N concepts")
+    pool.add_argument("--concepts", type=int, default=256)
+    pool.add_argument("--pairs", type=int, default=8000)
+    teacher = stages.add_parser("teacher", help="train the generator")
+    teacher.add_argument("--start", type=Path, help="first weights: a .pt of ours or the prototype's .safetensors")
+    teacher.add_argument("--rate", type=float, default=1e-3)
+    teacher.add_argument("--start-share", type=float, default=0.5, help="share of samples at t = 0: picture from pure noise")
+    distil = stages.add_parser("distil", help="teacher's trajectories, then a one-step student")
+    distil.add_argument("--teacher", type=Path)
+    distil.add_argument("--trajectories", type=int, default=2400)
+    refine = stages.add_parser("refine", help="train the refiner, 64 -> 128 px")
+    for stage in (teacher, distil, refine):
+        stage.add_argument("--stop", type=stop_time, required=True, help="HH:MM in UTC, or minutes as in 90m")
+        stage.add_argument("--batch", type=int, default=64 if stage is teacher else 32)
+        stage.add_argument("--workers", type=int, default=2)
+        stage.add_argument("--compiled", action="store_true", help="use torch.compile (needs a C++ compiler)")
+    prune = stages.add_parser("prune", help="a smaller generator; tune it with `teacher --start pruned.pt`")
+    prune.add_argument("checkpoint", type=Path)
+    prune.add_argument("out", type=Path)
+    prune.add_argument("--share", type=float, default=0.5, help="share of the feed-forward channels that stays")
+    prune.add_argument("--drop", type=int, nargs="*", default=[2], help="numbers of inner blocks to remove")
+    evaluate = stages.add_parser("evaluate", help="judge a checkpoint, write sheets")
+    evaluate.add_argument("checkpoint", type=Path)
+    evaluate.add_argument("--steps", type=int, default=1)
+    evaluate.add_argument("--guidance", type=float, default=1.0)
+    evaluate.add_argument("--count", type=int, default=320)
+    evaluate.add_argument("--prototype-words", action="store_true", help="ask only for the 48 words of the prototype")
+    ship = stages.add_parser("export", help="checkpoint -> ONNX folder for plantain-pack")
+    ship.add_argument("checkpoint", type=Path)
+    ship.add_argument("out", type=Path)
+    ship.add_argument("--name", default="plantain-icons")
+    ship.add_argument("--steps", type=int, default=1)
+    everything = stages.add_parser("all", help="every stage in order, each for its share of the time; resumes")
+    everything.add_argument("--minutes", type=float, default=240)
+    everything.add_argument("--concepts", type=int, default=256)
+    everything.add_argument("--out", type=Path, default=Path("model-onnx"))
+    everything.add_argument("--workers", type=int, default=2)
+    return top
+
+
+def main() -> None:
+    """Runs one stage."""
+    o = parser().parse_args()
+    if o.stage in ("teacher", "distil", "refine"):
+        import torch
+
+        torch.set_num_threads(1)  # workers are forked: no thread pool may exist before
+    if o.stage == "render":
+        from . import render
+
+        render.main()
+    elif o.stage == "basis":
+        from . import basis
+
+        basis.adopt(o.adopt) if o.adopt else basis.fit()
+    elif o.stage == "pool":
+        from .pool import build
+
+        build(o.concepts, o.pairs)
+    elif o.stage == "teacher":
+        from . import teacher
+
+        teacher.train(o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.compiled)
+    elif o.stage == "distil":
+        from . import distil, teacher
+
+        source = o.teacher or teacher.CHECKPOINT
+        distil.draw(source, time.time() + 0.5 * (o.stop - time.time()), o.trajectories)
+        distil.train(source, o.stop, o.batch, o.workers, o.compiled)
+    elif o.stage == "refine":
+        from . import refine
+
+        refine.train(o.stop, o.batch, o.workers, o.compiled)
+    elif o.stage == "prune":
+        from .prune import prune
+
+        prune(o.checkpoint, o.out, o.share, tuple(o.drop))
+    elif o.stage == "evaluate":
+        from .evaluate import evaluate
+
+        evaluate(o.checkpoint, o.steps, o.guidance, o.count, o.prototype_words)
+    elif o.stage == "export":
+        from .ship import ship
+
+        ship(o.checkpoint, o.out, o.name, o.steps)
+    elif o.stage == "all":
+        from .all import run
+
+        run(o.minutes, o.concepts, o.out, o.workers)
+
+
+if __name__ == "__main__":
+    main()

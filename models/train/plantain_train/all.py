@@ -1,0 +1,32 @@
+"""Every stage in order, each in its own process (so that threads and memory start clean). Finished stages are skipped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from .paths import BASIS, POOL, RENDERS, WORK
+
+SHARES = {"refine": 0.08, "teacher": 0.77, "distil": 0.15}
+
+
+def stage(*arguments: object) -> None:
+    """Runs one stage; an error ends the whole."""
+    print("==", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "plantain_train", *map(str, arguments)], check=True)
+
+
+def run(minutes: float, concepts: int, out: Path, workers: int) -> None:
+    """Data, refiner, teacher, student, evaluation, export. A second call goes on where the first one stopped."""
+    if not RENDERS.exists():
+        stage("render")
+    if not BASIS.exists():
+        stage("basis")
+    if not (POOL / "starts.npy").exists():
+        stage("pool", "--concepts", concepts)
+    for name in SHARES:
+        stage(name, "--stop", f"{minutes * SHARES[name]:.2f}m", "--workers", workers)
+    stage("evaluate", WORK / "teacher.pt", "--steps", 6, "--guidance", 2)
+    stage("evaluate", WORK / "student.pt")
+    stage("export", WORK / "student.pt", out)

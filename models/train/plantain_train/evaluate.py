@@ -1,0 +1,128 @@
+"""Draws test prompts with a checkpoint and lets the judge rank them, beside the same judge's score on the real pictures."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import flow
+from .concepts import BACKGROUNDS, HUES, STYLE_WORDS, Concept, held_pair, load, prototype_seen, styles
+from .decode import Decoder
+from .judge import Judge, on_white
+from .net import Generator
+from .paths import POOL, RENDERS, RENDERS_INDEX, SHEETS
+from .pool import dominant_hue
+from .prompts import PromptStates
+
+
+class Artist:
+    """A checkpoint with its sampling settings."""
+
+    def __init__(self, checkpoint: Path, steps: int, guidance: float) -> None:
+        saved = torch.load(checkpoint, weights_only=True)
+        self.net = Generator(**saved.get("config", {}))
+        self.net.load_state_dict(saved["ema"])
+        self.net.eval()
+        self.steps, self.guidance, self.decoder, self.images = steps, guidance, Decoder(), saved.get("images", 0)
+
+    def latents(self, prompts: list[str], seed: int) -> torch.Tensor:
+        """[N, 48, 8, 8]"""
+        states, parts = PromptStates(prompts), []
+        for i in range(0, len(prompts), 64):
+            part = slice(i, i + 64)
+            start = flow.noise(len(prompts[part]), seed + i)
+            parts.append(flow.sample(self.net, states.states[part], states.mask[part], start, self.steps, self.guidance))
+        return torch.cat(parts)
+
+
+def title(concept: Concept, style: str) -> str:
+    """The plain prompt."""
+    return f"{concept.word}, {STYLE_WORDS[style][0]}"
+
+
+def object_hue(image: np.ndarray) -> float | None:
+    """Main hue of what is not white."""
+    alpha = ((255 - image.min(-1)) > 25).astype(np.uint8) * 255
+    found = dominant_hue(np.concatenate([image, alpha[..., None]], -1))
+    return None if found is None else found[0]
+
+
+def ground_is(image: np.ndarray, colour: str) -> bool:
+    """True if the corners are nearest to that background of all."""
+    corners = np.median(np.concatenate([image[:6, :6], image[:6, -6:], image[-6:, :6], image[-6:, -6:]]).reshape(-1, 3), 0)
+    return min(BACKGROUNDS, key=lambda c: float(np.abs(corners - BACKGROUNDS[c]).sum())) == colour
+
+
+def evaluate(checkpoint: Path, steps: int, guidance: float, count: int, prototype_words: bool = False,
+             seed: int = 5) -> dict[str, float]:
+    """Prints one line a test set, writes sheets, and gives the figures; with `prototype_words` asks only for those (of all candidates)."""
+    artist, rng = Artist(checkpoint, steps, guidance), random.Random(seed)
+    info = json.loads((POOL / "pool.json").read_text())
+    concepts, index = load(info["concepts"]), json.loads(RENDERS_INDEX.read_text())
+    renders, at = np.load(RENDERS, mmap_mode="r"), {(i["code"], i["style"]): n for n, i in enumerate(index)}
+    judge, number = Judge(concepts), {c.word: i for i, c in enumerate(concepts)}
+    figures: dict[str, float] = {"images": artist.images}
+    stem = f"{checkpoint.stem}-{artist.images:07d}" + ("-prototype-words" if prototype_words else "")
+
+    def judged(name: str, chosen: list[tuple[Concept, str]]) -> None:
+        if not chosen:
+            return
+        latents = artist.latents([title(c, s) for c, s in chosen], seed)
+        asked = [number[c.word] for c, _ in chosen]
+        ours = judge.ranks(artist.decoder.small(latents), asked)
+        real = judge.ranks(np.stack([on_white(renders[at[c.code, s]]) for c, s in chosen]), asked)
+        figures[f"{name} top1"], figures[f"{name} top5"] = float((ours < 1).mean()), float((ours < 5).mean())
+        figures[f"{name} real top5"] = float((real < 5).mean())
+        print(f"{name}: n {len(chosen)}, top-1 {(ours < 1).mean():.3f}, top-5 {(ours < 5).mean():.3f}; real pictures {(real < 1).mean():.3f}, "
+              f"{(real < 5).mean():.3f}; top-5 relative {(ours < 5).mean() / max(1e-9, (real < 5).mean()):.3f}", flush=True)
+        for style in styles():
+            rows = np.array([s == style for _, s in chosen])
+            if rows.any():
+                print(f"  {style}: n {rows.sum()}, top-5 {(ours[rows] < 5).mean():.3f}, real {(real[rows] < 5).mean():.3f}", flush=True)
+        artist.decoder.sheet(latents[:64], [title(c, s) for c, s in chosen[:64]], 8, SHEETS / f"{stem}-{name}.png")
+
+    everything = [(c, s) for c in concepts for s in styles() if (c.code, s) in at]
+    if prototype_words:
+        everything = [p for p in everything if p[0].label.lower() in prototype_seen()["labels"]]
+    trained = [p for p in everything if not held_pair(*p)]
+    held = [p for p in everything if held_pair(*p)]
+    judged("trained", rng.sample(trained, min(count, len(trained))))
+    judged("unseen pairs", rng.sample(held, min(count, len(held))))
+
+    asked_words = {c.word for c, _ in everything}
+    tests = sorted({tuple(t) for t in info["colour_tests"] if t[2] in asked_words})
+    tests = rng.sample(tests, min(96, len(tests)))
+    prompts = [f"{p}, {STYLE_WORDS[rng.choice(['3d', 'flat', 'cartoon'])][0]}" for p, _, _ in tests]
+    images = artist.decoder.small(latents := artist.latents(prompts, seed))
+    hues = [object_hue(i) for i in images]
+    right = [h is not None and abs((h - HUES[c] + 180) % 360 - 180) < 25 for h, (_, c, _) in zip(hues, tests, strict=True)]
+    figures["unseen colours"] = float(np.mean(right))
+    print(f"unseen colour pairs: n {len(tests)}, hue within 25 degrees {np.mean(right):.3f} (chance 0.139)", flush=True)
+    artist.decoder.sheet(latents[:40], prompts[:40], 8, SHEETS / f"{stem}-colours.png")
+
+    grounds = [(c, s, g) for c, s in rng.sample(trained, 64) if (g := rng.choice([b for b in BACKGROUNDS if b not in ("white", "black")]))]
+    prompts = [f"{c.word} on a{'n' if g == 'orange' else ''} {g} background, {STYLE_WORDS[s][0]}" for c, s, g in grounds]
+    images = artist.decoder.small(latents := artist.latents(prompts, seed))
+    hits = [ground_is(i, g) for i, (_, _, g) in zip(images, grounds, strict=True)]
+    figures["backgrounds"] = float(np.mean(hits))
+    print(f"background colours: n {len(hits)}, corners nearest to the word {np.mean(hits):.3f} (chance 0.09)", flush=True)
+    artist.decoder.sheet(latents[:40], prompts[:40], 8, SHEETS / f"{stem}-grounds.png")
+
+    both = [(a, b) for a, b in (rng.sample([c for c in concepts if c.word in asked_words], 2) for _ in range(64))]
+    prompts = [f"a {a.word} and a {b.word}, flat" for a, b in both]
+    images = artist.decoder.small(latents := artist.latents(prompts, seed))
+    halves = [judge.ranks(enlarge(images[:, 16:48, x:x + 32]), [number[p[i].word] for p in both]) < 5 for i, x in enumerate((0, 32))]
+    figures["both objects"] = float((halves[0] & halves[1]).mean())
+    print(f"two objects: n {len(both)}, both in the judge's top-5 {figures['both objects']:.3f}", flush=True)
+    artist.decoder.sheet(latents[:40], prompts[:40], 8, SHEETS / f"{stem}-pairs.png")
+    (SHEETS / f"{stem}.json").write_text(json.dumps(figures, indent=1))
+    return figures
+
+
+def enlarge(images: np.ndarray) -> np.ndarray:
+    """[N, 32, 32, 3] -> [N, 64, 64, 3] by repetition."""
+    return images.repeat(2, 1).repeat(2, 2)

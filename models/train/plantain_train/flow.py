@@ -1,0 +1,58 @@
+"""Rectified flow with x0 prediction: x_t = t * x0 + (1 - t) * noise, t from 0 (noise) to 1 (picture)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .net import LATENT_CHANNELS, LATENT_SIDE, Generator
+
+
+def noise(count: int, seed: int) -> Tensor:
+    """Standard normal latents that depend on the seed only."""
+    return torch.randn(count, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def training_times(count: int, generator: torch.Generator, start_share: float = 0.0) -> Tensor:
+    """Times of a training batch: logit-normal, a little towards the noise; a share of them at the very start (t = 0).
+
+    Pure noise to picture is the one step that the bundled model takes. Where a caption determines the picture, as icons of
+    a named style do, training at t = 0 teaches it without a teacher.
+    """
+    t = torch.sigmoid(torch.randn(count, generator=generator) - 0.3)
+    return torch.where(torch.rand(count, generator=generator) < start_share, 0.0, t)
+
+
+def per_sample(t: Tensor) -> Tensor:
+    """[B] -> [B, 1, 1, 1]"""
+    return t[:, None, None, None]
+
+
+def flow_loss(predicted: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+    """The velocity's squared error, bounded near the picture."""
+    error = ((predicted - clean) ** 2).mean((1, 2, 3))
+    return (error / (1 - t).clamp(min=0.1) ** 2).mean()
+
+
+@torch.no_grad()
+def sample(net: Generator, states: Tensor, mask: Tensor, start: Tensor, steps: int, guidance: float = 1.0,
+           keep: tuple[int, ...] = ()) -> Tensor | list[Tensor]:
+    """Euler steps from `start`; with guidance w the prediction is w * conditional + (1 - w) * unconditional.
+
+    Gives the last latent, or with `keep` the latents after those numbers of steps, then the last one.
+    """
+    x, kept, count = start, [], len(start)
+    for i in range(steps):
+        t, t_next = i / steps, (i + 1) / steps
+        times = torch.full((count,), t)
+        if guidance == 1.0:
+            clean = net(x, times, states, mask)
+        else:
+            drop = torch.cat([torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)])
+            both = net(x.repeat(2, 1, 1, 1), times.repeat(2), states.repeat(2, 1, 1), mask.repeat(2, 1), drop)
+            with_text, without = both.chunk(2)
+            clean = without + guidance * (with_text - without)
+        x = x + (t_next - t) / (1 - t) * (clean - x)
+        if i + 1 in keep:
+            kept.append(x)
+    return [*kept, x] if keep else x

@@ -1,0 +1,103 @@
+"""The teacher: the generator trained by rectified flow, with the text hidden from one sample in ten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import flow
+from .decode import Decoder
+from .latent import PatchBasis
+from .loop import Plan, Setup, Step, run
+from .net import Generator
+from .paths import BASIS, SHEETS, WORK
+from .pool import KIND, KINDS, Pool
+from .prompts import SHEET_PROMPTS, PromptStates
+
+CHECKPOINT = WORK / "teacher.pt"
+SHARES = {"plain": 0.5, "background": 0.14, "colour": 0.16, "place": 0.06, "pair": 0.14}
+
+
+class Batches:
+    """Endless training batches with fixed shares of each kind; every kind is gone through before it repeats."""
+
+    def __init__(self, pool: Pool, batch: int, seed: int) -> None:
+        self.pool, self.rng, self.batch = pool, np.random.default_rng(seed), batch
+        self.rows = {k: np.flatnonzero(pool.recipes[:, KIND] == KINDS.index(k)) for k in KINDS}
+        self.queue = {k: np.empty(0, np.int64) for k in KINDS}
+        self.shares = np.array([SHARES[k] for k in KINDS])
+
+    def next(self) -> np.ndarray:
+        """Recipes [batch, 6]."""
+        chosen = []
+        for kind, count in zip(KINDS, self.rng.multinomial(self.batch, self.shares), strict=True):
+            if len(self.queue[kind]) < count:
+                self.queue[kind] = np.concatenate([self.queue[kind], self.rng.permutation(self.rows[kind])])
+            chosen.append(self.queue[kind][:count])
+            self.queue[kind] = self.queue[kind][count:]
+        return self.pool.recipes[np.concatenate(chosen)]
+
+
+def setup(batch: int, start_share: float) -> Setup:
+    """The step function's maker (see loop.run)."""
+
+    def for_worker(worker: int, steps_done: int) -> Step:
+        basis = PatchBasis.load(BASIS)
+        batches = Batches(Pool(), batch, 17 + 1000 * worker + steps_done)
+        generator = torch.Generator().manual_seed(23 + 1000 * worker + steps_done)
+
+        def step(net: Callable[..., Tensor], _: int) -> tuple[Tensor, dict[str, float]]:
+            recipes = batches.next()
+            clean = basis.encode(batches.pool.pictures(recipes))
+            states, mask = batches.pool.text(recipes)
+            t = flow.training_times(batch, generator, start_share)
+            mixed = flow.per_sample(t) * clean + flow.per_sample(1 - t) * torch.randn(clean.shape, generator=generator)
+            drop = torch.rand(batch, generator=generator) < 0.1
+            with torch.autocast("cpu", torch.bfloat16):
+                predicted = net(mixed, t, states, mask, drop)
+            plain, first = torch.from_numpy(recipes[:, KIND] == 0), t == 0
+            error = ((predicted.detach() - clean) ** 2).mean((1, 2, 3))
+            return flow.flow_loss(predicted, clean, t), {"mse": float(error.mean()), **of("plain", error[plain & first]), **of("first", error[first])}
+
+        return step
+
+    return for_worker
+
+
+def of(key: str, values: Tensor) -> dict[str, float]:
+    """A figure for the log, left out where there is nothing to average."""
+    return {key: float(values.mean())} if len(values) else {}
+
+
+def train(stop_at: float, start: Path | None, rate: float, batch: int, workers: int, start_share: float,
+          compiled: bool) -> None:
+    """Trains until `stop_at`; `start` gives the first weights (a checkpoint of ours or the prototype's safetensors)."""
+    net = first_weights(start)
+    plan = Plan("teacher", CHECKPOINT, stop_at, batch=batch, rate=rate, workers=workers, compiled=compiled)
+    states = PromptStates(SHEET_PROMPTS)
+    decoder = Decoder()
+
+    def sheets(average: nn.Module, progress: dict) -> None:
+        latents = flow.sample(average, states.states, states.mask, flow.noise(len(SHEET_PROMPTS), 1), 1)
+        decoder.sheet(latents, SHEET_PROMPTS, 8, SHEETS / f"teacher-{progress['images']:07d}.png")
+
+    run(plan, net, setup(batch, start_share), sheets)
+
+
+def first_weights(start: Path | None) -> Generator:
+    """Random weights, the prototype's, or the average of one of our checkpoints."""
+    torch.manual_seed(0)
+    if start is None:
+        return Generator()
+    if start.suffix == ".safetensors":
+        from . import prototype
+
+        return prototype.generator(start)
+    saved = torch.load(start, weights_only=True)
+    net = Generator(**saved.get("config", {}))
+    net.load_state_dict(saved["ema"])
+    return net

@@ -1,0 +1,151 @@
+"""`python -m unittest` in this folder: what must hold before hours of training are spent. Needs the npm packages; no GPU, no weights."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plantain_train import captions, concepts, flow, text
+from plantain_train.chain import Chain
+from plantain_train.export import Card, export
+from plantain_train.latent import PatchBasis
+from plantain_train.net import Generator, Refiner, TransformerBlock
+from plantain_train.pool import dominant_hue, premultiplied, shifted
+from plantain_train.prune import prune
+from plantain_train.render import code, slug
+
+
+def random_basis() -> PatchBasis:
+    """An orthogonal basis with falling variances."""
+    vectors, _ = torch.linalg.qr(torch.randn(192, 192, generator=torch.Generator().manual_seed(1)))
+    return PatchBasis(torch.linspace(-0.2, 0.2, 192), vectors, torch.linspace(4, 0.1, 192))
+
+
+def awake(net: torch.nn.Module) -> torch.nn.Module:
+    """Random weights everywhere, so that no zero layer hides a mistake."""
+    generator = torch.Generator().manual_seed(2)
+    for p in net.parameters():
+        p.data = p.data + 0.05 * torch.randn(p.shape, generator=generator)
+    return net.eval()
+
+
+class Words(unittest.TestCase):
+    """Captions and hold-outs."""
+
+    def test_articles(self) -> None:
+        for phrase, noun, expected in [("apple", "apple", "an apple"), ("red apple", "apple", "a red apple"), ("glasses", "glasses", "glasses"),
+                                       ("bus", "bus", "a bus"), ("orange cat", "cat", "an orange cat"), ("unicorn", "unicorn", "a unicorn"),
+                                       ("umbrella", "umbrella", "an umbrella"), ("octopus", "octopus", "an octopus"), ("grapes", "grapes", "grapes"),
+                                       ("blue bread", "bread", "blue bread"), ("compass", "compass", "a compass")]:
+            self.assertEqual(captions.with_article(phrase, noun), expected)
+
+    def test_list_is_sound(self) -> None:
+        listed = concepts.load()
+        self.assertEqual(len({c.word for c in listed}), len(listed))
+        self.assertEqual(len({c.code for c in listed}), len(listed))
+        self.assertGreaterEqual(len(listed), 350)
+
+    def test_hold_outs_are_fixed_and_few(self) -> None:
+        pairs = [(c, s) for c in concepts.load() for s in concepts.styles()]
+        held = sum(concepts.held_pair(c, s) for c, s in pairs) / len(pairs)
+        self.assertTrue(0.03 < held < 0.08, held)
+        guitar = next(c for c in concepts.load() if c.word == "guitar")
+        self.assertTrue(concepts.held_pair(guitar, "mono"), "the warm start never saw it, so it stays unseen")
+        self.assertFalse(concepts.held_pair(guitar, "3d"))
+
+    def test_captions_carry_their_meaning(self) -> None:
+        rng, apple = random.Random(0), concepts.load(3)[2]
+        for _ in range(30):
+            self.assertIn("blue apple", captions.coloured(apple, "flat", "blue", None, rng))
+            self.assertIn("on an orange background", captions.background(apple, "3d", "orange", rng))
+
+    def test_codes_and_names(self) -> None:
+        self.assertEqual(code("2764-FE0F"), "2764")
+        self.assertEqual(slug("Jack-O’-Lantern"), "jack-o-lantern")
+
+
+class Pictures(unittest.TestCase):
+    """Image arithmetic."""
+
+    def test_hue_shift_moves_the_dominant_hue(self) -> None:
+        picture = np.zeros((128, 128, 4), np.uint8)
+        picture[32:96, 32:96] = (200, 40, 40, 255)
+        hue, near, cover = dominant_hue(shifted(picture, 120))
+        self.assertLess(abs(hue - 120), 5)
+        self.assertGreater(min(near, cover), 0.95)
+
+    def test_premultiplied_average(self) -> None:
+        picture = np.zeros((128, 128, 4), np.uint8)
+        picture[:, :64] = (100, 200, 50, 255)
+        small = premultiplied(picture, 64)
+        self.assertEqual(small[0, 0].tolist(), [100, 200, 50, 255])
+        self.assertEqual(small[0, 63].tolist(), [0, 0, 0, 0])
+
+    def test_basis_projects(self) -> None:
+        basis, latent = random_basis(), torch.randn(2, 48, 8, 8)
+        self.assertLess((basis.encode(basis(latent)) - latent).abs().max().item(), 1e-4)
+
+
+class Networks(unittest.TestCase):
+    """The networks and their export."""
+
+    def test_padding_changes_nothing(self) -> None:
+        net, sample, states = awake(Generator(depth=1)), torch.randn(1, 48, 8, 8), torch.randn(1, 20, 384)
+        mask = torch.zeros(1, 20)
+        mask[:, :7] = 1
+        with torch.no_grad():
+            short = net(sample, torch.tensor([0.3]), states[:, :7], mask[:, :7])
+            long = net(sample, torch.tensor([0.3]), states, mask)
+        self.assertLess((short - long).abs().max().item(), 1e-4)
+
+    def test_one_step_is_the_prediction(self) -> None:
+        net, states, mask, start = awake(Generator(depth=1)), torch.randn(2, 5, 384), torch.ones(2, 5), flow.noise(2, 0)
+        with torch.no_grad():
+            direct = net(start, torch.zeros(2), states, mask)
+        self.assertTrue(torch.allclose(flow.sample(net, states, mask, start, 1), direct, atol=1e-5))
+
+    def test_pruned_checkpoint_runs(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "a.pt"), Path(folder, "b.pt")
+            net = awake(Generator(depth=3))
+            torch.save({"ema": net.state_dict(), "config": net.config}, source)
+            small = prune(source, target, 0.5, (1,))
+            self.assertEqual(len(small.middle), 2)
+            self.assertIsInstance(small.middle[0], TransformerBlock)
+            self.assertEqual(small.middle[0].ff_in.out_features, 512)
+            self.assertTrue(torch.isfinite(small(torch.randn(1, 48, 8, 8), torch.zeros(1), torch.randn(1, 4, 384), torch.ones(1, 4))).all())
+
+    def test_export_agrees_with_torch(self) -> None:
+        generator, refiner, basis = awake(Generator(depth=1)), awake(Refiner()), random_basis()
+        keep = text.pruned_vocabulary(text.model_folder(), concepts.phrases())
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "onnx")
+            export(out, generator, refiner, basis, keep, Card("test", ["cat"], {"flat": "flat"}))
+            chain = Chain(out)
+            ids, mask = text.encode(chain.tokenizer, ["a red apple, flat"])
+            full = text.full_tokenizer(text.model_folder()).encode("a red apple, flat").ids
+            self.assertEqual([keep[i] for i in ids[0, :mask.sum()]], full)
+            states = chain.text_encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            start = flow.noise(1, 3)
+            given = {"sample": start.numpy(), "timestep": np.zeros(1, np.float32), "encoder_hidden_states": states, "attention_mask": mask}
+            latent = chain.unet.run(None, given)[0]
+            with torch.no_grad():
+                expected = generator(start, torch.zeros(1), torch.from_numpy(states), torch.from_numpy(mask))
+                picture = refiner(basis(expected))
+            self.assertLess(np.abs(latent - expected.numpy()).max(), 1e-3 * float(expected.abs().max()))
+            small = chain.vae_decoder.run(None, {"latent_sample": expected.numpy()})[0]
+            whole = chain.refiner.run(None, {"sample": small})[0]
+            self.assertLess(np.abs(whole - picture.numpy()).max(), 1e-3 * float(picture.abs().max()))
+            for line in (out / "OPS.txt").read_text().splitlines():
+                if line.startswith("  ops "):
+                    for exotic in ("Where", "IsNaN", "Shape", "Expand", "Slice", "Loop", "If"):
+                        self.assertNotIn(f" {exotic} ", line)
+
+
+if __name__ == "__main__":
+    unittest.main()
