@@ -6,4 +6,5 @@ pub mod graph;
 pub mod kernel;
 pub mod pack;
 pub mod pipeline;
+pub mod rng;
 pub mod units;
