@@ -2,6 +2,7 @@
 //!
 //! Enters: an open pack, a request. Leaves: pixels and what they cost. Never: files, networks, terminals.
 
+pub mod scheduler;
 mod spec;
 pub mod tokenizer;
 

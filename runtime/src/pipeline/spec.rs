@@ -102,10 +102,12 @@ pub enum SchedulerSpec {
         num_train_timesteps: u32,
         /// Timestep shift: `shift * s / (1 + (shift - 1) * s)`.
         shift: f32,
-        /// The denoiser is told the fraction of data, `1 - sigma`, instead.
+        /// The denoiser is told the fraction of data, `1 - sigma`, instead, and steps are even in it:
+        /// `sigma = 1 - i / steps`. Otherwise sigmas run from 1 to the smallest of training, then to 0,
+        /// as in diffusers.
         timestep_is_data_fraction: bool,
     },
-    /// DDIM (Song et al. 2020), eta 0.
+    /// DDIM (Song et al. 2020), eta 0, timesteps with spacing "leading".
     Ddim {
         /// Timesteps of training.
         num_train_timesteps: u32,
