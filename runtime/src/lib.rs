@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod graph;
+pub mod image;
 pub mod kernel;
 pub mod pack;
 pub mod pipeline;
