@@ -5,3 +5,5 @@
 
 pub mod evaluate;
 pub mod lower;
+pub mod quantise;
+pub mod report;
