@@ -6,4 +6,5 @@
 pub mod evaluate;
 pub mod lower;
 pub mod quantise;
+pub mod recipe;
 pub mod report;
