@@ -2,13 +2,10 @@
 
 #![deny(unsafe_code)]
 
-pub mod arena;
-pub mod engine;
 pub mod graph;
 pub mod image;
 pub mod kernel;
 pub mod pack;
 pub mod pipeline;
-pub mod plan;
 pub mod rng;
 pub mod units;

@@ -1,0 +1,131 @@
+//! Import: an ONNX network through tract, as a [`flow::Flow`].
+//!
+//! Enters: an ONNX file, its external data beside it. Leaves: a flow in the model's own axes whose
+//! dimensions are known at every binding, and a [`FloatReference`] that runs tract's float model. Never: the
+//! runtime's layout, fused ops, quantised numbers.
+
+mod convert;
+mod error;
+pub mod flow;
+mod model;
+mod onnx;
+mod reference;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use plantain::graph::Binding;
+
+pub use error::ImportError;
+pub use reference::FloatReference;
+
+use crate::lower::fit::Sampling;
+use flow::{Flow, Kind, Node, Size};
+use onnx::OnnxFile;
+
+/// What the caller may decide.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Sizes for free dimensions by their symbol in the ONNX file, for example `sequence = 77`.
+    pub sizes: BTreeMap<String, usize>,
+}
+
+/// An imported network.
+pub struct Imported {
+    /// Its graph.
+    pub flow: Flow,
+    /// The bindings at which its sizes are known.
+    pub sampling: Sampling,
+    /// Height and width must be multiples of this where they are free.
+    pub unit: u32,
+    onnx: OnnxFile,
+}
+
+/// Multiples of height and width that are tried, smallest first.
+const UNITS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// Imports a network from a file, or from `model.onnx` in a folder.
+///
+/// # Errors
+/// [`ImportError`]: the file, its external data, an op, or its shapes.
+pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let mut onnx = OnnxFile::open(path, &options.sizes)?;
+    let free = onnx.free;
+    let spatial = free.height || free.width;
+    if !spatial && !free.batch {
+        let sampling = Sampling::fixed(onnx.fixed_binding());
+        let flow = model::flow(&mut onnx, sampling.bindings[0])?;
+        return Ok(Imported { flow, sampling, unit: 1, onnx });
+    }
+    let units: &[u32] = if spatial { &UNITS } else { &UNITS[..1] };
+    let mut last = None;
+    for &unit in units {
+        let sampling = Sampling::corners(free, unit);
+        match at_all(&mut onnx, &sampling) {
+            Ok(flow) => return Ok(Imported { flow, sampling, unit, onnx }),
+            Err(error) if spatial => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    let message = last.map_or_else(String::new, |error| error.to_string());
+    let tried = format!("{UNITS:?}");
+    Err(ImportError::Sizes { path: onnx.path, tried, message })
+}
+
+fn at_all(onnx: &mut OnnxFile, sampling: &Sampling) -> Result<Flow, ImportError> {
+    let mut merged: Option<Flow> = None;
+    for &binding in &sampling.bindings {
+        let flow = model::flow(onnx, binding)?;
+        merged = Some(match merged {
+            None => flow,
+            Some(known) => merge(known, &flow)
+                .map_err(|node| ImportError::Structure { path: onnx.path.clone(), node })?,
+        });
+    }
+    Ok(merged.unwrap_or_default())
+}
+
+/// Adds another binding's sizes to a flow; the name of a node where the two differ is the error.
+fn merge(known: Flow, other: &Flow) -> Result<Flow, String> {
+    let mut merged = Flow { nodes: Vec::new(), bindings: known.bindings + 1, ..known };
+    if known.nodes.len() != other.nodes.len() {
+        let differs = known.nodes.iter().zip(&other.nodes).find(|(a, b)| a.name != b.name);
+        let name = differs.or_else(|| known.nodes.iter().zip(&other.nodes).next_back());
+        return Err(name.map_or_else(String::new, |(a, _)| a.name.clone()));
+    }
+    for (a, b) in known.nodes.into_iter().zip(&other.nodes) {
+        let same = a.name == b.name && a.inputs == b.inputs && a.shape.len() == b.shape.len();
+        let name = a.name.clone();
+        merged.nodes.push(merge_node(a, b).filter(|_| same).ok_or(name)?);
+    }
+    Ok(merged)
+}
+
+fn merge_node(a: Node, b: &Node) -> Option<Node> {
+    let append = |a: &Size, b: &Size| Size::new([a.at(), b.at()].concat());
+    let kind = match (a.kind, &b.kind) {
+        (Kind::Slice(axis, from), Kind::Slice(other, to)) if axis == *other => {
+            Kind::Slice(axis, append(&from, to))
+        }
+        (Kind::Constant(x), Kind::Constant(y)) if *x == **y => Kind::Constant(x),
+        (Kind::Constant(_) | Kind::Varying, Kind::Constant(_)) => Kind::Varying,
+        (kind, other) => {
+            let equal = format!("{kind:?}") == format!("{other:?}");
+            equal.then_some(kind)?
+        }
+    };
+    let shape = a.shape.iter().zip(&b.shape).map(|(x, y)| append(x, y)).collect();
+    Some(Node { kind, shape, ..a })
+}
+
+impl Imported {
+    /// tract's float run of this network at a binding; for a network of fixed sizes the binding
+    /// does not matter.
+    ///
+    /// # Errors
+    /// [`ImportError`] if the network has no such size.
+    pub fn reference(&mut self, binding: Binding) -> Result<FloatReference, ImportError> {
+        let model = model::typed(&mut self.onnx, binding)?;
+        Ok(FloatReference::new(self.onnx.path.clone(), model, binding))
+    }
+}
