@@ -3,5 +3,9 @@
 //! `import` reads ONNX through tract, `lower` turns it into a float [`plantain::graph::Graph`] in
 //! the runtime's layout; quantising and writing follow.
 
+pub mod evaluate;
 pub mod import;
 pub mod lower;
+pub mod quantise;
+pub mod recipe;
+pub mod report;

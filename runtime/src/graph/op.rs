@@ -132,6 +132,13 @@ pub struct Window {
     pub pad: [u32; 4],
 }
 
+impl Window {
+    /// True if the window is the cell itself, so that a convolution is a matrix product.
+    pub fn is_one_cell(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0; 4]
+    }
+}
+
 /// A weight matrix `[outputs, inputs]` in kernel layout with what its epilogue needs.
 ///
 /// The int8 form (see [`crate::pack::panel`]) comes with one f32 scale and one i32 weight sum per

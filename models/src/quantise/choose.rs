@@ -1,0 +1,256 @@
+//! Which layers run in int8, with which input scale, and which stay f16.
+
+use std::collections::BTreeMap;
+
+use plantain::graph::{Binding, Graph, InputScale};
+
+use super::calibrate::Runs;
+use super::layer::Layer;
+use super::weights::Int8Weights;
+use super::{Options, QuantiseError};
+use crate::evaluate::{Array, Evaluator, Int8Layer, Precision, Values};
+use crate::lower::FloatNetwork;
+use crate::report::ErrorSums;
+
+/// A layer alone may lose this much before it stays f16 whatever the network says.
+const LAYER_SNR_DB_MIN: f64 = 12.0;
+/// A calibrated scale is taken if it costs at most this much against scales by row: one scale is faster.
+const STATIC_LOSS_DB_MAX: f64 = 0.5;
+/// Shares of the largest value that are tried as the end of a calibrated range.
+const STATIC_CLIPS: [f32; 5] = [1.0, 0.9, 0.8, 0.7, 0.6];
+/// The most int8 products that one accumulator may sum, as the pack's reader states.
+const PRODUCTS_MAX: usize = 65536;
+/// Samples on which the effect of one layer on the network is measured.
+const SENSITIVITY_SAMPLES_MAX: usize = 2;
+
+/// A layer's fate.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// int8 weights and the scale of the input; `None` if it stays f16.
+    pub int8: Option<(Int8Weights, InputScale)>,
+    /// Why it stays f16.
+    pub kept_f16: Option<String>,
+    /// Error of the layer alone, on float inputs, without its residual.
+    pub alone: ErrorSums,
+    /// Signal to noise with a scale by row and, for convolutions, with a calibrated one.
+    pub row_snr_db: f64,
+    /// See `row_snr_db`.
+    pub static_snr_db: Option<f64>,
+}
+
+/// Decides for every layer of a network, by node.
+///
+/// # Errors
+/// [`QuantiseError`]
+pub fn choose(
+    network: &FloatNetwork,
+    binding: Binding,
+    runs: &Runs,
+    options: &Options,
+) -> Result<BTreeMap<usize, Choice>, QuantiseError> {
+    let mut choices = BTreeMap::new();
+    for layer in Layer::all(&network.graph) {
+        choices.insert(layer.node, alone(network, binding, runs, &layer, options)?);
+    }
+    let whole = whole(network, binding, runs, &choices)?;
+    if whole.snr_db() < options.snr_db_min {
+        keep_worst(network, binding, runs, &mut choices, options, whole)?;
+    }
+    Ok(choices)
+}
+
+/// The layers of the choices as the evaluator takes them.
+pub fn int8_layers(choices: &BTreeMap<usize, Choice>) -> BTreeMap<usize, Int8Layer> {
+    let layer = |choice: &Choice| {
+        let (weights, input) = choice.int8.as_ref()?;
+        Some(Int8Layer { weight: weights.dequantise(), input: *input })
+    };
+    choices.iter().filter_map(|(&node, choice)| Some((node, layer(choice)?))).collect()
+}
+
+/// Error of the network's outputs with these choices, values stored as their types say.
+fn whole(
+    network: &FloatNetwork,
+    binding: Binding,
+    runs: &Runs,
+    choices: &BTreeMap<usize, Choice>,
+) -> Result<ErrorSums, QuantiseError> {
+    let layers = int8_layers(choices);
+    let precision = Precision { int8: Some(&layers), round_f16: true };
+    let nodes: Vec<usize> = (0..network.graph.nodes.len()).collect();
+    let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
+    let mut sums = ErrorSums::default();
+    for values in &runs.values {
+        let found = evaluator.rerun(values, &nodes, precision)?;
+        sums.merge(&outputs_error(&network.graph, values, &found));
+    }
+    Ok(sums)
+}
+
+fn outputs_error(graph: &Graph, reference: &Values, found: &[Array]) -> ErrorSums {
+    let mut sums = ErrorSums::default();
+    for (id, found) in graph.outputs.iter().zip(found) {
+        if let Some(reference) = &reference[id.index()] {
+            sums.add(&reference.values, &found.values);
+        }
+    }
+    sums
+}
+
+fn alone(
+    network: &FloatNetwork,
+    binding: Binding,
+    runs: &Runs,
+    layer: &Layer,
+    options: &Options,
+) -> Result<Choice, QuantiseError> {
+    let input = network.graph.nodes[layer.node].inputs[0];
+    let weights = &network.weight(&layer.weight.panels).data;
+    let weights = Int8Weights::quantise(weights, layer.n, &runs.energy(input, layer.c));
+    let error = |scale: InputScale, samples: &[Values]| -> Result<ErrorSums, QuantiseError> {
+        let int8 = Int8Layer { weight: weights.dequantise(), input: scale };
+        layer_error(network, binding, layer, int8, samples)
+    };
+    let row = error(InputScale::Row, &runs.values)?;
+    let mut choice = Choice {
+        int8: None,
+        kept_f16: None,
+        alone: row,
+        row_snr_db: row.snr_db(),
+        static_snr_db: None,
+    };
+    let mut scale = InputScale::Row;
+    // One half of the samples finds the scale, the other half says what it costs.
+    let (found_on, judged_on) = runs.values.split_at(runs.values.len() / 2);
+    if layer.window.is_some() && !found_on.is_empty() {
+        let peak = runs.peak(input);
+        let mut best: Option<(f64, f32)> = None;
+        for clip in STATIC_CLIPS.into_iter().filter(|_| peak > 0.0) {
+            let candidate = peak * clip / 127.0;
+            let snr = error(InputScale::Static(candidate), found_on)?.snr_db();
+            if best.is_none_or(|(most, _)| snr > most) {
+                best = Some((snr, candidate));
+            }
+        }
+        if let Some((_, candidate)) = best {
+            let judged = error(InputScale::Static(candidate), judged_on)?;
+            let by_row = error(InputScale::Row, judged_on)?;
+            choice.static_snr_db = Some(judged.snr_db());
+            if judged.snr_db() >= by_row.snr_db() - STATIC_LOSS_DB_MAX {
+                scale = InputScale::Static(candidate);
+                choice.alone = judged;
+            }
+        }
+    }
+    choice.kept_f16 = if let Some(pattern) = options.keeps(&network.graph.name, layer.name) {
+        Some(format!("named by --keep-f16 {pattern}"))
+    } else if layer.products() > PRODUCTS_MAX {
+        let products = layer.products();
+        Some(format!("{products} products of one output; int8 sums at most {PRODUCTS_MAX}"))
+    } else if choice.alone.snr_db() < LAYER_SNR_DB_MIN {
+        let snr = choice.alone.snr_db();
+        Some(format!("alone at {snr:.1} dB, below {LAYER_SNR_DB_MIN} dB"))
+    } else {
+        choice.int8 = Some((weights, scale));
+        None
+    };
+    Ok(choice)
+}
+
+/// Error of one layer on float inputs; its residual counts neither as signal nor as noise.
+fn layer_error(
+    network: &FloatNetwork,
+    binding: Binding,
+    layer: &Layer,
+    int8: Int8Layer,
+    samples: &[Values],
+) -> Result<ErrorSums, QuantiseError> {
+    let node = &network.graph.nodes[layer.node];
+    let layers = BTreeMap::from([(layer.node, int8)]);
+    let precision = Precision { int8: Some(&layers), round_f16: false };
+    let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
+    let mut sums = ErrorSums::default();
+    for values in samples {
+        let mut found = evaluator.node(layer.node, values, precision)?.values;
+        let Some(mut reference) = values[node.output.index()].clone() else { continue };
+        if layer.epilogue.residual
+            && let Some(residual) = &values[node.inputs[1].index()]
+        {
+            let take = |from: &mut [f32]| {
+                from.iter_mut().zip(&residual.values).for_each(|(x, r)| *x -= r);
+            };
+            take(&mut found);
+            take(&mut reference.values);
+        }
+        sums.add(&reference.values, &found);
+    }
+    Ok(sums)
+}
+
+/// Moves layers to f16, most noise for the least work first, until the network's error is small enough.
+fn keep_worst(
+    network: &FloatNetwork,
+    binding: Binding,
+    runs: &Runs,
+    choices: &mut BTreeMap<usize, Choice>,
+    options: &Options,
+    whole_before: ErrorSums,
+) -> Result<(), QuantiseError> {
+    let graph = &network.graph;
+    let work = |layer: &Layer| -> f64 {
+        let outputs = runs.of(graph.nodes[layer.node].output).next().map_or(0, |a| a.values.len());
+        outputs as f64 * layer.products() as f64
+    };
+    let layers = Layer::all(graph);
+    let total_work: f64 = layers.iter().map(work).sum();
+    let total_bytes: f64 = layers.iter().map(|layer| layer.len() as f64).sum();
+    let evaluator = Evaluator::new(graph, &network.weights, binding);
+    let mut ranked = Vec::new();
+    for layer in &layers {
+        let Some((weights, input)) = choices[&layer.node].int8.as_ref() else { continue };
+        let int8 = Int8Layer { weight: weights.dequantise(), input: *input };
+        let one = BTreeMap::from([(layer.node, int8)]);
+        let precision = Precision { int8: Some(&one), round_f16: false };
+        let mut noise = ErrorSums::default();
+        for values in runs.values.iter().take(SENSITIVITY_SAMPLES_MAX) {
+            let found = evaluator.rerun(values, &[layer.node], precision)?;
+            noise.merge(&outputs_error(graph, values, &found));
+        }
+        let share = (work(layer) / total_work).max(layer.len() as f64 / total_bytes);
+        ranked.push((layer.node, noise, share));
+    }
+    ranked.sort_by(|a, b| (b.1.noise() / b.2).total_cmp(&(a.1.noise() / a.2)));
+    // What single layers explain of the whole noise scales what is left without them.
+    let mut whole_now = whole_before;
+    let mut share_sum = 0.0;
+    let mut left: f64 = ranked.iter().map(|(_, noise, _)| noise.noise()).sum();
+    let mut queue = ranked.into_iter().peekable();
+    while whole_now.snr_db() < options.snr_db_min && queue.peek().is_some() {
+        let signal = whole_now.signal();
+        let allowed = signal / 10f64.powf(options.snr_db_min / 10.0);
+        let mut kept_any = false;
+        let mut estimate = whole_now.noise();
+        while let Some((node, noise, share)) = queue.peek().copied() {
+            if estimate <= allowed || share_sum + share > options.f16_share_max {
+                break;
+            }
+            queue.next();
+            estimate *= 1.0 - (noise.noise() / left).min(1.0);
+            left -= noise.noise();
+            share_sum += share;
+            kept_any = true;
+            if let Some(choice) = choices.get_mut(&node) {
+                choice.int8 = None;
+                choice.kept_f16 =
+                    Some(format!("alone it brings the network to {:.1} dB", noise.snr_db()));
+            }
+        }
+        if !kept_any {
+            // The next one is too large for the share; a smaller one behind it may not be.
+            queue.next();
+            continue;
+        }
+        whole_now = whole(network, binding, runs, choices)?;
+    }
+    Ok(())
+}

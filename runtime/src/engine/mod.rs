@@ -1,0 +1,362 @@
+//! The engine: runs planned networks in one arena with a fixed crew of threads.
+//!
+//! Enters: graphs, weights, plans. Leaves: values of outputs, and where time went. Never: an allocation after
+//! load, a thread after load, a result that depends on threads, tiling or budget.
+//!
+//! Every worker walks the same steps, takes its share of rows or panels and meets the others at a barrier
+//! after each step. Networks of one engine run in turn in one arena, as large as the largest needs.
+
+mod context;
+mod error;
+mod pool;
+mod profile;
+mod program;
+mod step;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use half::f16;
+
+use crate::arena::Arena;
+use crate::graph::{Binding, DType, Graph, ValueId};
+use crate::kernel::Kernels;
+use crate::plan::{Plan, PlanOptions, Step, task_macs};
+
+pub use error::EngineError;
+pub use pool::Stopped;
+pub use profile::OpProfile;
+pub use weights::{MemoryWeights, Weights};
+
+use pool::{Job, Pool};
+use program::Program;
+
+/// A network of an engine, in the order in which they were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NetworkIndex(pub usize);
+
+/// What an engine is made for.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Workers, the caller counted.
+    pub threads: usize,
+    /// Most bytes of the arena.
+    pub arena_bytes_max: usize,
+    /// The kernels; [`Kernels::chosen`] if none are named.
+    pub kernels: Option<&'static Kernels>,
+}
+
+impl EngineOptions {
+    /// As many bytes as are fast, the best kernels.
+    pub fn new(threads: usize) -> Self {
+        EngineOptions { threads, arena_bytes_max: usize::MAX, kernels: None }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Steps that are done.
+    pub done: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
+/// Networks that share one arena and one crew.
+pub struct Engine {
+    pool: Pool,
+    arena: Arc<Arena>,
+    programs: Vec<Arc<Program>>,
+    runs: Vec<u64>,
+    kernels: &'static Kernels,
+}
+
+impl Engine {
+    /// Plans networks, makes the arena and starts the threads.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing is left behind.
+    pub fn load(
+        weights: Arc<dyn Weights>,
+        networks: &[(&Graph, Binding)],
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let plans = networks
+            .iter()
+            .map(|&(graph, binding)| {
+                let mut plan = PlanOptions::new(binding, options.threads);
+                plan.arena_bytes_max = options.arena_bytes_max;
+                Ok((Arc::new(graph.clone()), Plan::new(graph, &plan)?))
+            })
+            .collect::<Result<Vec<_>, EngineError>>()?;
+        Self::of_plans(weights, plans, options)
+    }
+
+    /// As [`Engine::load`], with plans that were made before, for `options.threads` workers.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn of_plans(
+        weights: Arc<dyn Weights>,
+        plans: Vec<(Arc<Graph>, Plan)>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let kernels = match options.kernels {
+            Some(kernels) => kernels,
+            None => Kernels::chosen()?,
+        };
+        let bytes = plans.iter().map(|(_, plan)| plan.arena_bytes).max().unwrap_or(0);
+        let threads = plans.iter().map(|(_, plan)| plan.options.threads).max().unwrap_or(1);
+        let arena = Arc::new(Arena::new(bytes)?);
+        let programs = plans
+            .into_iter()
+            .map(|(graph, plan)| {
+                Program::new(graph, plan, kernels, weights.clone(), arena.clone()).map(Arc::new)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let pool = Pool::new(threads).map_err(|error| EngineError::Threads { threads, error })?;
+        let runs = vec![0; programs.len()];
+        Ok(Engine { pool, arena, programs, runs, kernels })
+    }
+
+    /// A network by name.
+    ///
+    /// # Errors
+    /// [`EngineError::Network`].
+    pub fn network(&self, name: &str) -> Result<NetworkIndex, EngineError> {
+        let mut found = (0..self.programs.len()).filter(|&i| self.programs[i].graph.name == name);
+        match (found.next(), found.next()) {
+            (Some(index), None) => Ok(NetworkIndex(index)),
+            _ => {
+                let names: Vec<&str> = self.programs.iter().map(|p| &*p.graph.name).collect();
+                Err(EngineError::Network { name: name.to_owned(), has: names.join(", ") })
+            }
+        }
+    }
+
+    /// The plan of a network.
+    pub fn plan(&self, network: NetworkIndex) -> &Plan {
+        &self.programs[network.0].plan
+    }
+
+    /// The graph of a network.
+    pub fn graph(&self, network: NetworkIndex) -> &Graph {
+        &self.programs[network.0].graph
+    }
+
+    /// The kernels that run.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// Workers, the caller counted.
+    pub fn threads(&self) -> usize {
+        self.pool.workers()
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+
+    /// The highest byte of the arena that a run of this network has touched so far.
+    pub fn high_water_bytes(&self, network: NetworkIndex) -> usize {
+        self.programs[network.0].high_water.load(Ordering::Acquire)
+    }
+
+    /// Writes a float input, rounded to its stored type. Inputs are used up: every run needs all of them anew,
+    /// and no other network may run between.
+    ///
+    /// # Errors
+    /// [`EngineError::Value`] or [`EngineError::Length`].
+    pub fn set_input(
+        &mut self,
+        network: NetworkIndex,
+        name: &str,
+        values: &[f32],
+    ) -> Result<(), EngineError> {
+        let (offset, length, dtype) = self.input(network, name, "float input", false)?;
+        self.check_length(network, name, length, values.len())?;
+        match dtype {
+            DType::F16 => {
+                (self.kernels.store_f16)(values, self.arena.write::<f16>(0, offset, length));
+            }
+            _ => self.arena.write::<f32>(0, offset, length).copy_from_slice(values),
+        }
+        self.arena.next_phase();
+        Ok(())
+    }
+
+    /// Writes an input of ids; see [`Engine::set_input`].
+    ///
+    /// # Errors
+    /// [`EngineError::Value`] or [`EngineError::Length`].
+    pub fn set_ids(
+        &mut self,
+        network: NetworkIndex,
+        name: &str,
+        ids: &[i32],
+    ) -> Result<(), EngineError> {
+        let (offset, length, _) = self.input(network, name, "id input", true)?;
+        self.check_length(network, name, length, ids.len())?;
+        self.arena.write::<i32>(0, offset, length).copy_from_slice(ids);
+        self.arena.next_phase();
+        Ok(())
+    }
+
+    /// Runs a network on its inputs.
+    ///
+    /// # Errors
+    /// [`EngineError::Weights`] or [`EngineError::Stopped`].
+    pub fn run(&mut self, network: NetworkIndex) -> Result<(), EngineError> {
+        self.run_job(network, None)
+    }
+
+    /// As [`Engine::run`]; `observer` is called after each step and may stop the run.
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`] if it did.
+    pub fn run_observed(
+        &mut self,
+        network: NetworkIndex,
+        observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let steps = self.programs[network.0].entries.len();
+        let observer = RefCell::new(observer);
+        let report = |step: usize| (observer.borrow_mut())(Progress { done: step + 1, steps });
+        self.run_job(network, Some(&report))
+    }
+
+    fn run_job(
+        &mut self,
+        network: NetworkIndex,
+        observer: Option<&pool::Observer<'_>>,
+    ) -> Result<(), EngineError> {
+        let program = &self.programs[network.0];
+        program.reset();
+        // A clone counts a reference; the job itself was made at load.
+        let job: Arc<dyn Job> = program.clone();
+        let stopped = self.pool.run(&job, observer);
+        self.arena.next_phase();
+        stopped?;
+        program.outcome()?;
+        self.runs[network.0] += 1;
+        Ok(())
+    }
+
+    /// Values of an output.
+    ///
+    /// # Panics
+    /// If there are not that many outputs.
+    pub fn output_len(&self, network: NetworkIndex, index: usize) -> usize {
+        let program = &self.programs[network.0];
+        program.plan.tasks.layouts[program.graph.outputs[index].index()].len()
+    }
+
+    /// Reads an output, widened to f32, after a run and before any other.
+    ///
+    /// # Errors
+    /// [`EngineError::Value`] if there is no such output or it holds ids; [`EngineError::Length`].
+    pub fn read_output(
+        &mut self,
+        network: NetworkIndex,
+        index: usize,
+        out: &mut [f32],
+    ) -> Result<(), EngineError> {
+        let program = &self.programs[network.0];
+        let place = program.graph.outputs.get(index).and_then(|&id| program.place(id));
+        let Some((offset, length, dtype @ (DType::F16 | DType::F32))) = place else {
+            return Err(EngineError::Value {
+                network: program.graph.name.clone(),
+                what: "float output",
+                name: index.to_string(),
+                has: names(&program.graph, &program.graph.outputs),
+            });
+        };
+        let name = &program.graph.value(program.graph.outputs[index]).name;
+        self.check_length(network, name, length, out.len())?;
+        match dtype {
+            DType::F16 => (self.kernels.load_f16)(self.arena.read::<f16>(0, offset, length), out),
+            _ => out.copy_from_slice(self.arena.read::<f32>(0, offset, length)),
+        }
+        self.arena.next_phase();
+        Ok(())
+    }
+
+    /// Time and work by kind of op, all runs together, the longest first.
+    pub fn profile(&self, network: NetworkIndex) -> Vec<OpProfile> {
+        let program = &self.programs[network.0];
+        let (plan, runs) = (&program.plan, self.runs[network.0]);
+        let mut profiles: Vec<OpProfile> = Vec::new();
+        for (step, entry) in plan.steps.iter().zip(&program.entries) {
+            let seconds = entry.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
+            let op = match step {
+                Step::Segment { .. } => "segment",
+                Step::Task(step) => program.graph.nodes[plan.tasks.tasks[step.task].node].op.name(),
+            };
+            let macs: u64 = step
+                .task_steps()
+                .iter()
+                .map(|step| {
+                    let task = &plan.tasks.tasks[step.task];
+                    let rows = plan.tasks.layouts[task.output].rows as u64;
+                    task_macs(&program.graph, &plan.tasks, task) * step.rows.len() as u64 / rows
+                })
+                .sum();
+            let index = profiles.iter().position(|p| p.op == op).unwrap_or_else(|| {
+                profiles.push(OpProfile { op, steps: 0, seconds: 0.0, macs: 0 });
+                profiles.len() - 1
+            });
+            profiles[index].steps += runs;
+            profiles[index].seconds += seconds;
+            profiles[index].macs += macs * runs;
+        }
+        profiles.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        profiles
+    }
+
+    fn input(
+        &self,
+        network: NetworkIndex,
+        name: &str,
+        what: &'static str,
+        ids: bool,
+    ) -> Result<(usize, usize, DType), EngineError> {
+        let program = &self.programs[network.0];
+        program
+            .graph
+            .input(name)
+            .and_then(|id| program.place(id))
+            .filter(|&(_, _, dtype)| (dtype == DType::I32) == ids)
+            .ok_or_else(|| EngineError::Value {
+                network: program.graph.name.clone(),
+                what,
+                name: name.to_owned(),
+                has: names(&program.graph, &program.graph.inputs),
+            })
+    }
+
+    fn check_length(
+        &self,
+        network: NetworkIndex,
+        name: &str,
+        expected: usize,
+        actual: usize,
+    ) -> Result<(), EngineError> {
+        if expected == actual {
+            return Ok(());
+        }
+        let network = self.programs[network.0].graph.name.clone();
+        Err(EngineError::Length { network, name: name.to_owned(), expected, actual })
+    }
+}
+
+fn names(graph: &Graph, ids: &[ValueId]) -> String {
+    let names: Vec<String> = ids.iter().map(|&id| format!("{:?}", graph.value(id).name)).collect();
+    names.join(", ")
+}

@@ -1,0 +1,344 @@
+//! A fixed crew of threads that walk one job together.
+//!
+//! The caller is worker 0. Every worker runs the same [`Job`], takes its share of each step by its number and
+//! meets the others at a barrier, which spins briefly and then parks. A panic of one worker breaks the
+//! barrier, so that the others return instead of waiting for it.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+/// Turns of the barrier's spin before it parks: some ten microseconds.
+const SPINS: u32 = 1 << 11;
+/// Stack of a worker; kernels keep tiles of a few KiB on it.
+const STACK_BYTES: usize = 512 << 10;
+
+/// What a crew works on. It must not allocate, and every worker must pass the same barriers.
+pub(crate) trait Job: Send + Sync {
+    /// Does this worker's share.
+    ///
+    /// # Errors
+    /// [`Stopped`] from a barrier, passed on.
+    fn run(&self, crew: &Crew<'_>) -> Result<(), Stopped>;
+}
+
+/// The crew cannot go on: a worker panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a worker thread panicked; this is a defect of the runtime, its message is on standard error"
+)]
+pub struct Stopped;
+
+/// One worker's place in the crew.
+pub(crate) struct Crew<'a> {
+    /// `0..workers`; 0 is the caller.
+    pub worker: usize,
+    /// How many there are.
+    pub workers: usize,
+    gate: &'a Gate,
+    /// Worker 0 has it, if there is one.
+    observer: Option<&'a Observer<'a>>,
+    observed: bool,
+}
+
+/// Called by worker 0 after each step with its index.
+pub(crate) type Observer<'a> = dyn Fn(usize) -> ControlFlow<()> + 'a;
+
+impl Crew<'_> {
+    /// Waits until every worker is here; the last one to come runs `last` before any goes on.
+    pub fn barrier(&self, last: impl FnOnce()) -> Result<(), Stopped> {
+        self.gate.wait(last)
+    }
+
+    /// True, for every worker, if somebody watches the steps.
+    pub fn has_observer(&self) -> bool {
+        self.observed
+    }
+
+    /// Tells the observer that a step is done.
+    pub fn report(&self, step: usize) -> ControlFlow<()> {
+        self.observer.map_or(ControlFlow::Continue(()), |observer| observer(step))
+    }
+}
+
+struct Gate {
+    parties: usize,
+    spins: u32,
+    arrived: AtomicUsize,
+    generation: AtomicUsize,
+    broken: AtomicBool,
+    lock: Mutex<()>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn wait(&self, last: impl FnOnce()) -> Result<(), Stopped> {
+        let generation = self.generation.load(Ordering::Acquire);
+        if self.broken.load(Ordering::Acquire) {
+            return Err(Stopped);
+        }
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.parties {
+            last();
+            self.arrived.store(0, Ordering::Release);
+            self.open();
+        } else {
+            self.sleep(generation);
+        }
+        if self.broken.load(Ordering::Acquire) { Err(Stopped) } else { Ok(()) }
+    }
+
+    fn open(&self) {
+        if self.parties == 1 {
+            return;
+        }
+        let guard = lock(&self.lock);
+        self.generation.fetch_add(1, Ordering::Release);
+        drop(guard);
+        self.opened.notify_all();
+    }
+
+    fn sleep(&self, generation: usize) {
+        for _ in 0..self.spins {
+            if self.generation.load(Ordering::Acquire) != generation {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = lock(&self.lock);
+        while self.generation.load(Ordering::Acquire) == generation
+            && !self.broken.load(Ordering::Acquire)
+        {
+            guard = self.opened.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    fn break_down(&self) {
+        self.broken.store(true, Ordering::Release);
+        self.open();
+    }
+}
+
+struct Order {
+    job: Option<Arc<dyn Job>>,
+    observed: bool,
+    /// Counts jobs, so that a worker takes each once.
+    number: u64,
+    /// Workers that have not finished the job.
+    busy: usize,
+    quit: bool,
+}
+
+struct Shared {
+    gate: Gate,
+    order: Mutex<Order>,
+    given: Condvar,
+    finished: Condvar,
+}
+
+/// Threads that wait for jobs until dropped.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts `workers - 1` threads.
+    ///
+    /// # Errors
+    /// Of the system, if it gives no more threads.
+    pub fn new(workers: usize) -> std::io::Result<Self> {
+        let workers = workers.max(1);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared = Arc::new(Shared {
+            gate: Gate {
+                parties: workers,
+                // A spinning worker only delays the one it waits for when they share a core.
+                spins: if workers <= cores { SPINS } else { 0 },
+                arrived: AtomicUsize::new(0),
+                generation: AtomicUsize::new(0),
+                broken: AtomicBool::new(false),
+                lock: Mutex::new(()),
+                opened: Condvar::new(),
+            },
+            order: Mutex::new(Order {
+                job: None,
+                observed: false,
+                number: 0,
+                busy: 0,
+                quit: false,
+            }),
+            given: Condvar::new(),
+            finished: Condvar::new(),
+        });
+        let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
+        for worker in 1..workers {
+            let shared = shared.clone();
+            pool.threads.push(
+                std::thread::Builder::new()
+                    .name(format!("plantain-{worker}"))
+                    .stack_size(STACK_BYTES)
+                    .spawn(move || serve(&shared, worker))?,
+            );
+        }
+        Ok(pool)
+    }
+
+    /// How many work together, the caller counted.
+    pub fn workers(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    /// Runs one job to its end on the caller and all threads. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Stopped`] if a worker panicked; the pool stays usable.
+    pub fn run(
+        &mut self,
+        job: &Arc<dyn Job>,
+        observer: Option<&Observer<'_>>,
+    ) -> Result<(), Stopped> {
+        let observed = observer.is_some();
+        let shared = &*self.shared;
+        if !self.threads.is_empty() {
+            let mut order = lock(&shared.order);
+            order.job = Some(job.clone());
+            order.observed = observed;
+            order.number += 1;
+            order.busy = self.threads.len();
+            drop(order);
+            shared.given.notify_all();
+        }
+        work(&**job, &shared.gate, 0, observer, observed);
+        let mut order = lock(&shared.order);
+        while order.busy > 0 {
+            order = shared.finished.wait(order).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        order.job = None;
+        drop(order);
+        shared.gate.arrived.store(0, Ordering::Release);
+        if shared.gate.broken.swap(false, Ordering::AcqRel) { Err(Stopped) } else { Ok(()) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.shared.order).quit = true;
+        self.shared.given.notify_all();
+        for thread in self.threads.drain(..) {
+            // A worker catches its job's panics, so that joining cannot fail.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(shared: &Shared, worker: usize) {
+    let mut done = 0;
+    loop {
+        let mut order = lock(&shared.order);
+        while order.number == done && !order.quit {
+            order = shared.given.wait(order).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        if order.quit {
+            return;
+        }
+        done = order.number;
+        let (job, observed) = (order.job.clone(), order.observed);
+        drop(order);
+        if let Some(job) = job {
+            work(&*job, &shared.gate, worker, None, observed);
+        }
+        let mut order = lock(&shared.order);
+        order.busy -= 1;
+        if order.busy == 0 {
+            drop(order);
+            shared.finished.notify_all();
+        }
+    }
+}
+
+fn work(
+    job: &dyn Job,
+    gate: &Gate,
+    worker: usize,
+    observer: Option<&Observer<'_>>,
+    observed: bool,
+) {
+    let crew = Crew { worker, workers: gate.parties, gate, observer, observed };
+    if catch_unwind(AssertUnwindSafe(|| job.run(&crew))).is_err() {
+        gate.break_down();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Relay {
+        rounds: usize,
+        last: Vec<AtomicUsize>,
+        late: AtomicUsize,
+    }
+
+    impl Job for Relay {
+        fn run(&self, crew: &Crew<'_>) -> Result<(), Stopped> {
+            for round in 0..self.rounds {
+                self.last[crew.worker].store(round, Ordering::SeqCst);
+                crew.barrier(|| {})?;
+                let behind = self.last.iter().any(|last| last.load(Ordering::SeqCst) < round);
+                self.late.fetch_add(usize::from(behind), Ordering::SeqCst);
+                crew.barrier(|| {})?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_passes_the_barrier_early() {
+        for workers in 1..=4 {
+            let mut pool = Pool::new(workers).unwrap();
+            let relay = Arc::new(Relay {
+                rounds: 200,
+                last: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+                late: AtomicUsize::new(0),
+            });
+            let job: Arc<dyn Job> = relay.clone();
+            for _ in 0..3 {
+                pool.run(&job, None).unwrap();
+            }
+            assert_eq!(relay.late.load(Ordering::SeqCst), 0);
+            assert!(relay.last.iter().all(|last| last.load(Ordering::SeqCst) == 199));
+        }
+    }
+
+    struct Faulty;
+
+    impl Job for Faulty {
+        fn run(&self, crew: &Crew<'_>) -> Result<(), Stopped> {
+            crew.barrier(|| {})?;
+            assert!(crew.worker + 1 < crew.workers, "the last worker fails on purpose");
+            crew.barrier(|| {})?;
+            unreachable!("the barrier is broken");
+        }
+    }
+
+    #[test]
+    fn a_panic_stops_the_others_and_the_pool_lives_on() {
+        for workers in 1..=3 {
+            let mut pool = Pool::new(workers).unwrap();
+            let faulty: Arc<dyn Job> = Arc::new(Faulty);
+            assert_eq!(pool.run(&faulty, None), Err(Stopped));
+            let fine: Arc<dyn Job> = Arc::new(Relay {
+                rounds: 3,
+                last: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+                late: AtomicUsize::new(0),
+            });
+            assert_eq!(pool.run(&fine, None), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A plan with every operand resolved: what the crew walks.
+
+use std::cell::Cell;
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::arena::Arena;
+use crate::graph::{DType, Fault, Graph, Node, Op, ValueId, tensor_needs};
+use crate::kernel::Kernels;
+use crate::plan::{Pass, Plan, Storage, Task, TaskStep, scratch};
+
+use super::EngineError;
+use super::context::{Context, Place, Portion, View, Work};
+use super::pool::{Crew, Job, Stopped};
+use super::step;
+use super::weights::Weights;
+
+/// One step: portions that run one after another, a barrier after each.
+pub(super) struct Entry {
+    portions: Vec<Portion>,
+    /// Tensors that the step reads.
+    tensors: Vec<String>,
+    /// Set once they were compared with their hashes.
+    verified: AtomicBool,
+    /// Nanoseconds that worker 0 spent here, all runs together.
+    pub nanoseconds: AtomicU64,
+}
+
+/// One network, ready to run.
+pub(super) struct Program {
+    pub graph: Arc<Graph>,
+    pub plan: Plan,
+    pub entries: Vec<Entry>,
+    works: Vec<Work>,
+    kernels: &'static Kernels,
+    weights: Arc<dyn Weights>,
+    arena: Arc<Arena>,
+    cancelled: AtomicBool,
+    damage: Mutex<Option<String>>,
+    pub high_water: AtomicUsize,
+}
+
+impl Program {
+    /// Resolves a plan.
+    ///
+    /// # Errors
+    /// [`EngineError::Tensor`] or [`EngineError::TensorBytes`] if the pack lacks what the graph names.
+    pub fn new(
+        graph: Arc<Graph>,
+        plan: Plan,
+        kernels: &'static Kernels,
+        weights: Arc<dyn Weights>,
+        arena: Arc<Arena>,
+    ) -> Result<Self, EngineError> {
+        let works = plan
+            .tasks
+            .tasks
+            .iter()
+            .map(|task| work(&graph, &plan, &*weights, task))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut entries = Vec::with_capacity(plan.steps.len());
+        for step in &plan.steps {
+            let mut names: Vec<String> = Vec::new();
+            for TaskStep { task, .. } in step.task_steps() {
+                let node = &graph.nodes[plan.tasks.tasks[*task].node];
+                let needs =
+                    tensor_needs(&graph, node).map_err(|fault| graph_error(&graph, node, fault))?;
+                names.extend(needs.iter().map(|need| need.name.to_owned()));
+                for slot in &plan.tasks.tasks[*task].inputs {
+                    if let Storage::Tensor(name) = &plan.storage[*slot] {
+                        names.push(name.clone());
+                    }
+                }
+            }
+            entries.push(Entry {
+                portions: step.task_steps().iter().map(|step| portion(&plan, step)).collect(),
+                tensors: names,
+                verified: AtomicBool::new(false),
+                nanoseconds: AtomicU64::new(0),
+            });
+        }
+        Ok(Program {
+            graph,
+            plan,
+            entries,
+            works,
+            kernels,
+            weights,
+            arena,
+            cancelled: AtomicBool::new(false),
+            damage: Mutex::new(None),
+            high_water: AtomicUsize::new(0),
+        })
+    }
+
+    /// Before a run.
+    pub fn reset(&self) {
+        self.cancelled.store(false, Ordering::Release);
+    }
+
+    /// After a run: whether it was stopped, and by what.
+    pub fn outcome(&self) -> Result<(), EngineError> {
+        let damage = self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        match damage {
+            Some(sentence) => Err(EngineError::Weights(sentence)),
+            None if self.cancelled.load(Ordering::Acquire) => Err(EngineError::Cancelled),
+            None => Ok(()),
+        }
+    }
+
+    /// Where a value lies in the arena: first byte, values, stored type.
+    pub fn place(&self, value: ValueId) -> Option<(usize, usize, DType)> {
+        let layout = &self.plan.tasks.layouts[value.index()];
+        match self.plan.storage[value.index()] {
+            Storage::Arena { buffer, .. } => {
+                Some((self.plan.buffers[buffer].offset, layout.len(), layout.dtype))
+            }
+            _ => None,
+        }
+    }
+
+    /// Compares the tensors of a step with their hashes, shared out between the workers.
+    fn verify(&self, cx: &Context<'_>, entry: &Entry) -> Result<(), Stopped> {
+        for index in (0..entry.tensors.len()).skip(cx.crew.worker).step_by(cx.crew.workers) {
+            if let Err(sentence) = self.weights.verify(&entry.tensors[index]) {
+                let mut damage =
+                    self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                *damage = Some(sentence);
+                self.cancelled.store(true, Ordering::Release);
+            }
+        }
+        cx.barrier()?;
+        if !self.cancelled.load(Ordering::Acquire) {
+            entry.verified.store(true, Ordering::Release);
+        }
+        // Nobody reads the flag again before all have passed.
+        cx.barrier()
+    }
+}
+
+impl Job for Program {
+    fn run(&self, crew: &Crew<'_>) -> Result<(), Stopped> {
+        let cx = Context {
+            kernels: self.kernels,
+            weights: &*self.weights,
+            arena: &self.arena,
+            crew,
+            scratch_bytes: self.plan.scratch_bytes,
+            high_water: Cell::new(0),
+        };
+        let mut begun = Instant::now();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if !entry.verified.load(Ordering::Acquire) {
+                self.verify(&cx, entry)?;
+                if self.cancelled.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+            }
+            for portion in &entry.portions {
+                step::run(&cx, &self.graph, &self.works[portion.work], portion)?;
+                cx.barrier()?;
+            }
+            if crew.worker == 0 {
+                let now = Instant::now();
+                let spent = now.duration_since(begun).as_nanos() as u64;
+                entry.nanoseconds.fetch_add(spent, Ordering::Relaxed);
+                begun = now;
+                if crew.report(index) == ControlFlow::Break(()) {
+                    self.cancelled.store(true, Ordering::Release);
+                }
+            }
+            if crew.has_observer() {
+                cx.barrier()?;
+                if self.cancelled.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+            }
+        }
+        self.high_water.fetch_max(cx.high_water.get(), Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+fn portion(plan: &Plan, step: &TaskStep) -> Portion {
+    Portion {
+        work: step.task,
+        rows: step.rows.clone(),
+        scratch: step.scratch.map_or(0, |buffer| plan.buffers[buffer].offset),
+    }
+}
+
+fn work(
+    graph: &Graph,
+    plan: &Plan,
+    weights: &dyn Weights,
+    task: &Task,
+) -> Result<Work, EngineError> {
+    let node = &graph.nodes[task.node];
+    let find = |name: &str| {
+        weights.find(name).ok_or_else(|| EngineError::Tensor {
+            network: graph.name.clone(),
+            node: node.name.clone(),
+            tensor: name.to_owned(),
+        })
+    };
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for need in tensor_needs(graph, node).map_err(|fault| graph_error(graph, node, fault))? {
+        let range = find(need.name)?;
+        let expected = need.elements as usize * need.dtype.bytes();
+        if range.len() != expected {
+            return Err(EngineError::TensorBytes {
+                network: graph.name.clone(),
+                node: node.name.clone(),
+                tensor: need.name.to_owned(),
+                actual: range.len(),
+                expected,
+            });
+        }
+        ranges.push(range);
+    }
+    let view = |slot: usize| {
+        let place = match &plan.storage[slot] {
+            Storage::Arena { buffer, ring_rows } => {
+                Place::Arena { offset: plan.buffers[*buffer].offset, ring_rows: *ring_rows }
+            }
+            Storage::Tensor(name) => Place::File(find(name)?.start),
+            Storage::None => unreachable!("a checked plan stores what its tasks touch"),
+        };
+        Ok(View { place, layout: plan.tasks.layouts[slot].clone() })
+    };
+    let x = node.inputs.first().map(|id| &plan.tasks.layouts[id.index()]);
+    let number = match (&node.op, task.pass) {
+        (Op::Slice { start, .. }, _) => {
+            start.bind_index(plan.options.binding).map_err(|error| EngineError::Slice {
+                network: graph.name.clone(),
+                node: node.name.clone(),
+                error,
+            })?
+        }
+        (Op::GroupNorm { groups, .. }, Pass::Combine) => {
+            x.map_or(0, |x| x.row_len / *groups as usize)
+        }
+        _ => 0,
+    };
+    Ok(Work {
+        node: task.node,
+        pass: task.pass,
+        inputs: task.inputs.iter().map(|&slot| view(slot)).collect::<Result<_, EngineError>>()?,
+        output: view(task.output)?,
+        tensors: ranges,
+        worker_values: scratch::worker_values(graph, &plan.tasks, task),
+        number,
+    })
+}
+
+fn graph_error(graph: &Graph, node: &Node, fault: Fault) -> EngineError {
+    EngineError::Graph { network: graph.name.clone(), node: node.name.clone(), fault }
+}

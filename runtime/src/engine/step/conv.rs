@@ -1,0 +1,361 @@
+//! Convolutions as implicit matrix products.
+//!
+//! Input rows become lines with zeros left and right, once; the window of output cell `x` is then one run of
+//! bytes of each line, and neighbouring windows overlap, so that no window is ever copied. Lines form a ring
+//! over input rows: a chunk of output rows prepares those that it lacks, then all workers take their share of
+//! panels (or rows) of the chunk.
+
+use std::ops::Range;
+
+use crate::engine::context::{Context, Portion, Work};
+use crate::engine::pool::Stopped;
+use crate::graph::{Epilogue, InputScale, Window};
+use crate::kernel::{GemmF16Args, GemmI8Args, int8_scale};
+use crate::pack::panel::{PANEL_GROUP, PANEL_OUTPUTS};
+use crate::plan::scratch::LineScratch;
+use crate::plan::window_rows;
+
+use super::gemm::{PANELS_MAX, TILE_VALUES, Tail, tile_panels, tile_vectors};
+
+/// Sizes of one convolution.
+struct Shape {
+    height: usize,
+    width: usize,
+    out_height: usize,
+    out_width: usize,
+    kernel_rows: usize,
+    kernel_columns: usize,
+    down: usize,
+    right: usize,
+    top: usize,
+    lines: LineScratch,
+    window: Window,
+}
+
+impl Shape {
+    fn new(cx: &Context<'_>, work: &Work, portion: &Portion, window: Window, bytes: usize) -> Self {
+        let (input, output) = (&work.inputs[0].layout, &work.output.layout);
+        let ([_, height, width, _], [_, out_height, out_width, _]) =
+            (input.image(), output.image());
+        let rows = portion.rows.len();
+        Shape {
+            height,
+            width,
+            out_height,
+            out_width,
+            kernel_rows: window.kernel[0] as usize,
+            kernel_columns: window.kernel[1] as usize,
+            down: window.stride[0] as usize,
+            right: window.stride[1] as usize,
+            top: window.pad[0] as usize,
+            lines: LineScratch::new(&window, input, output, bytes, rows, cx.scratch_bytes),
+            window,
+        }
+    }
+
+    /// Output rows from `first` on whose input rows the ring holds together.
+    fn chunk(&self, work: &Work, first: usize, end: usize) -> (Range<usize>, Range<usize>) {
+        let (input, output) = (&work.inputs[0].layout, &work.output.layout);
+        let needed = |stop| window_rows(&self.window, input, output, first..stop);
+        let mut stop = first + 1;
+        while stop < end && needed(stop + 1).len() <= self.lines.lines {
+            stop += 1;
+        }
+        (first..stop, needed(stop))
+    }
+
+    /// The kernel rows that lie inside the image for an output row, and the input row of the first of them.
+    fn kernel_rows(&self, row: usize) -> (Range<usize>, usize) {
+        let (sample, y) = (row / self.out_height, row % self.out_height);
+        let start = self.top.saturating_sub(y * self.down).min(self.kernel_rows);
+        let end = (self.height + self.top).saturating_sub(y * self.down).min(self.kernel_rows);
+        let input = sample * self.height + (y * self.down + start).saturating_sub(self.top);
+        (start..end.max(start), input)
+    }
+
+    /// The ring's place of an input row.
+    fn place(&self, input_row: usize) -> usize {
+        input_row % self.lines.lines
+    }
+}
+
+/// Walks chunks: `prepare` makes the line of an input row, `compute` a range of output rows and panels.
+fn walk(
+    cx: &Context<'_>,
+    work: &Work,
+    portion: &Portion,
+    shape: &Shape,
+    n: usize,
+    prepare: impl Fn(usize),
+    mut compute: impl FnMut(Range<usize>, Range<usize>),
+) -> Result<(), Stopped> {
+    let mut ready = 0;
+    let mut first = portion.rows.start;
+    while first < portion.rows.end {
+        let (rows, needed) = shape.chunk(work, first, portion.rows.end);
+        for input_row in cx.share(ready.max(needed.start)..needed.end.max(ready)) {
+            prepare(input_row);
+        }
+        ready = ready.max(needed.end);
+        cx.barrier()?;
+        first = rows.end;
+        let (rows, panels) = cx.share_grid(rows, n.div_ceil(PANEL_OUTPUTS));
+        compute(rows, panels);
+        if first < portion.rows.end {
+            cx.barrier()?;
+        }
+    }
+    Ok(())
+}
+
+/// int8 panels; tensors are panels, scale, sums, bias.
+pub(super) fn int8(
+    cx: &Context<'_>,
+    work: &Work,
+    portion: &Portion,
+    n: usize,
+    window: Window,
+    input_scale: InputScale,
+    epilogue: Epilogue,
+) -> Result<(), Stopped> {
+    let shape = Shape::new(cx, work, portion, window, 1);
+    let bias = work.tensors.get(3).map(|range| cx.f32(range));
+    let tail = Tail::new(work, epilogue, n, Some(cx.f32(&work.tensors[1])), bias);
+    let mut tile = Int8Tile {
+        cx,
+        portion,
+        shape: &shape,
+        panels: cx.i8(&work.tensors[0]),
+        sums: cx.i32(&work.tensors[2]),
+        tail,
+        acc: [0; TILE_VALUES],
+        total: [0.0; TILE_VALUES],
+    };
+    walk(
+        cx,
+        work,
+        portion,
+        &shape,
+        n,
+        |input_row| quantise_line(cx, work, portion, &shape, input_row, input_scale),
+        |rows, panels| tile.run(rows, panels, input_scale),
+    )
+}
+
+/// Makes the line of one input row.
+fn quantise_line(
+    cx: &Context<'_>,
+    work: &Work,
+    portion: &Portion,
+    shape: &Shape,
+    input_row: usize,
+    input_scale: InputScale,
+) {
+    let (x, lines, offset) = (&work.inputs[0], &shape.lines, cx.kernels.gemm_i8.act_offset);
+    let (place, c) = (shape.place(input_row), x.layout.channels());
+    let row = cx.row(x, input_row);
+    let (scale, inverse) = match input_scale {
+        InputScale::Static(scale) => (scale, 1.0 / scale),
+        InputScale::Row => int8_scale((cx.kernels.max_abs)(row)),
+    };
+    let at = lines.scales_at() + place * size_of::<f32>();
+    cx.scratch_mut::<f32>(portion, at, 1)[0] = scale;
+    let line: &mut [u8] =
+        cx.scratch_mut(portion, place * lines.line_bytes, lines.cells * lines.cell);
+    let start = lines.left * lines.cell;
+    let end = start + shape.width * lines.cell;
+    line[..start].fill(offset);
+    line[end..].fill(offset);
+    if c == lines.cell {
+        (cx.kernels.quantise)(row, inverse, offset, &mut line[start..end]);
+    } else {
+        for (x, cell) in line[start..end].chunks_exact_mut(lines.cell).enumerate() {
+            let values = row.slice(x * c..(x + 1) * c);
+            (cx.kernels.quantise)(values, inverse, offset, &mut cell[..c]);
+            cell[c..].fill(offset);
+        }
+    }
+}
+
+struct Int8Tile<'a> {
+    cx: &'a Context<'a>,
+    portion: &'a Portion,
+    shape: &'a Shape,
+    panels: &'a [i8],
+    sums: &'a [i32],
+    tail: Tail<'a>,
+    acc: [i32; TILE_VALUES],
+    total: [f32; TILE_VALUES],
+}
+
+impl Int8Tile<'_> {
+    fn run(&mut self, rows: Range<usize>, panels: Range<usize>, input_scale: InputScale) {
+        let turn = tile_panels(self.cx.kernels.gemm_i8.tile_panels);
+        for panel in panels.clone().step_by(turn) {
+            let tile = panel..(panel + turn).min(panels.end);
+            let vectors = tile_vectors(tile.len(), self.cx.kernels.gemm_i8.tile_rows);
+            for row in rows.clone() {
+                for x in (0..self.shape.out_width).step_by(vectors) {
+                    let cells = x..(x + vectors).min(self.shape.out_width);
+                    match input_scale {
+                        InputScale::Row => self.by_row(row, cells, &tile),
+                        InputScale::Static(scale) => self.by_tensor(row, cells, &tile, scale),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sums of one kernel row into `acc`.
+    fn multiply(
+        &mut self,
+        input_row: usize,
+        kernel_row: usize,
+        cells: &Range<usize>,
+        panels: &Range<usize>,
+        accumulate: bool,
+    ) {
+        let (lines, shape) = (&self.shape.lines, self.shape);
+        let groups = shape.kernel_columns * lines.cell / PANEL_GROUP;
+        let group_bytes = PANEL_OUTPUTS * PANEL_GROUP;
+        let panel_bytes = shape.kernel_rows * groups * group_bytes;
+        let act_stride = shape.right * lines.cell;
+        let at = shape.place(input_row) * lines.line_bytes + cells.start * act_stride;
+        let length = (cells.len() - 1) * act_stride + groups * PANEL_GROUP;
+        let start = panels.start * panel_bytes + kernel_row * groups * group_bytes;
+        let end = start + (panels.len() - 1) * panel_bytes + groups * group_bytes;
+        (self.cx.kernels.gemm_i8.run)(GemmI8Args {
+            act: self.cx.scratch(self.portion, at, length),
+            act_stride,
+            rows: cells.len(),
+            weights: &self.panels[start..end],
+            weights_stride: panel_bytes,
+            panels: panels.len(),
+            groups,
+            acc: &mut self.acc,
+            acc_stride: panels.len() * PANEL_OUTPUTS,
+            accumulate,
+        });
+    }
+
+    /// One scale a line: kernel rows are summed in f32.
+    fn by_row(&mut self, row: usize, cells: Range<usize>, panels: &Range<usize>) {
+        let columns = panels.len() * PANEL_OUTPUTS;
+        let offset = i32::from(self.cx.kernels.gemm_i8.act_offset);
+        let (kernel_rows, input_row) = self.shape.kernel_rows(row);
+        if kernel_rows.is_empty() {
+            self.total[..cells.len() * columns].fill(0.0);
+        }
+        for (index, kernel_row) in kernel_rows.enumerate() {
+            let input_row = input_row + index;
+            self.multiply(input_row, kernel_row, &cells, panels, false);
+            let at = self.shape.lines.scales_at() + self.shape.place(input_row) * size_of::<f32>();
+            let scale = self.cx.scratch::<f32>(self.portion, at, 1)[0];
+            let sums = panel_sums(self.sums, self.tail.n, kernel_row, panels);
+            let totals = self.total.chunks_exact_mut(columns).take(cells.len());
+            for (total, acc) in totals.zip(self.acc.chunks_exact(columns)) {
+                (self.cx.kernels.accumulate_i8)(acc, sums, offset, scale, index == 0, total);
+            }
+        }
+        let outputs = self.tail.outputs(panels);
+        for (cell, total) in cells.zip(self.total.chunks_exact(columns)) {
+            self.tail.store_f32(self.cx, row, cell, &outputs, total);
+        }
+    }
+
+    /// One scale for all: kernel rows are summed in i32.
+    fn by_tensor(&mut self, row: usize, cells: Range<usize>, panels: &Range<usize>, scale: f32) {
+        let columns = panels.len() * PANEL_OUTPUTS;
+        let (kernel_rows, input_row) = self.shape.kernel_rows(row);
+        if kernel_rows.is_empty() {
+            self.acc[..cells.len() * columns].fill(0);
+        }
+        let mut sums = [0i32; PANELS_MAX * PANEL_OUTPUTS];
+        for (index, kernel_row) in kernel_rows.enumerate() {
+            self.multiply(input_row + index, kernel_row, &cells, panels, index > 0);
+            let part = panel_sums(self.sums, self.tail.n, kernel_row, panels);
+            for (sum, part) in sums.iter_mut().zip(part) {
+                *sum += part;
+            }
+        }
+        let outputs = self.tail.outputs(panels);
+        for (cell, acc) in cells.zip(self.acc.chunks_exact(columns)) {
+            self.tail.store_i8(self.cx, row, cell, &outputs, acc, &sums, scale);
+        }
+    }
+}
+
+/// Sums of weights of some panels' outputs in one kernel row.
+fn panel_sums<'a>(sums: &'a [i32], n: usize, row: usize, panels: &Range<usize>) -> &'a [i32] {
+    let start = row * n.next_multiple_of(PANEL_OUTPUTS) + panels.start * PANEL_OUTPUTS;
+    &sums[start..start + panels.len() * PANEL_OUTPUTS]
+}
+
+/// f16 panels; tensors are panels and, if there is one, bias.
+pub(super) fn half(
+    cx: &Context<'_>,
+    work: &Work,
+    portion: &Portion,
+    n: usize,
+    window: Window,
+    epilogue: Epilogue,
+) -> Result<(), Stopped> {
+    let shape = Shape::new(cx, work, portion, window, size_of::<f32>());
+    let (lines, gemm) = (&shape.lines, &cx.kernels.gemm_f16);
+    let bias = work.tensors.get(1).map(|range| cx.f32(range));
+    let tail = Tail::new(work, epilogue, n, None, bias);
+    let weights = cx.f16(&work.tensors[0]);
+    let k = shape.kernel_columns * lines.cell;
+    let (turn, panel_values) =
+        (tile_panels(gemm.tile_panels), shape.kernel_rows * k * PANEL_OUTPUTS);
+    let act_stride = shape.right * lines.cell;
+    let mut acc = [0f32; TILE_VALUES];
+    let prepare = |input_row: usize| {
+        let at = shape.place(input_row) * lines.line_bytes;
+        let line: &mut [f32] = cx.scratch_mut(portion, at, lines.cells * lines.cell);
+        let start = lines.left * lines.cell;
+        let end = start + shape.width * lines.cell;
+        line[..start].fill(0.0);
+        line[end..].fill(0.0);
+        cx.load(&work.inputs[0], input_row, 0..end - start, &mut line[start..end]);
+    };
+    let compute = |rows: Range<usize>, panels: Range<usize>| {
+        for panel in panels.clone().step_by(turn) {
+            let tile = panel..(panel + turn).min(panels.end);
+            let (columns, outputs) = (tile.len() * PANEL_OUTPUTS, tail.outputs(&tile));
+            let vectors = tile_vectors(tile.len(), gemm.tile_rows);
+            for (row, x) in rows
+                .clone()
+                .flat_map(|row| (0..shape.out_width).step_by(vectors).map(move |x| (row, x)))
+            {
+                let cells = x..(x + vectors).min(shape.out_width);
+                let (kernel_rows, input_row) = shape.kernel_rows(row);
+                if kernel_rows.is_empty() {
+                    acc[..cells.len() * columns].fill(0.0);
+                }
+                for (index, kernel_row) in kernel_rows.enumerate() {
+                    let at = shape.place(input_row + index) * lines.line_bytes
+                        + x * act_stride * size_of::<f32>();
+                    let start = panel * panel_values + kernel_row * k * PANEL_OUTPUTS;
+                    let end = start + (tile.len() - 1) * panel_values + k * PANEL_OUTPUTS;
+                    (gemm.run)(GemmF16Args {
+                        act: cx.scratch(portion, at, (cells.len() - 1) * act_stride + k),
+                        act_stride,
+                        rows: cells.len(),
+                        weights: &weights[start..end],
+                        weights_stride: panel_values,
+                        panels: tile.len(),
+                        k,
+                        acc: &mut acc,
+                        acc_stride: columns,
+                        accumulate: index > 0,
+                    });
+                }
+                for (cell, acc) in cells.zip(acc.chunks_exact(columns)) {
+                    tail.store_f32(cx, row, cell, &outputs, acc);
+                }
+            }
+        }
+    };
+    walk(cx, work, portion, &shape, n, prepare, compute)
+}

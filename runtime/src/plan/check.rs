@@ -1,0 +1,219 @@
+//! Proves a plan: no two regions that live together overlap, every access is inside its region, and every
+//! row is made before it is read and kept until it was.
+
+use crate::arena::ARENA_ALIGN;
+use crate::graph::Graph;
+
+use super::task::Source;
+use super::{Buffer, Owner, Plan, Storage, TaskStep};
+
+/// How a plan is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// Two regions share bytes at one time.
+    #[error("regions {a} and {b} overlap at byte {byte} in step {step}")]
+    Overlap {
+        /// Index of a buffer.
+        a: usize,
+        /// Index of another.
+        b: usize,
+        /// Where.
+        byte: usize,
+        /// When.
+        step: usize,
+    },
+    /// A region leaves the arena.
+    #[error("region {buffer} ends at {end} in an arena of {arena} bytes")]
+    Outside {
+        /// Index of the buffer.
+        buffer: usize,
+        /// Its end.
+        end: usize,
+        /// Bytes of the arena.
+        arena: usize,
+    },
+    /// A region starts between lines.
+    #[error("region {buffer} starts at byte {offset}, not on a line")]
+    Crooked {
+        /// Index of the buffer.
+        buffer: usize,
+        /// Its start.
+        offset: usize,
+    },
+    /// A step touches a slot that has no region then.
+    #[error("slot {slot} has no region in step {step}")]
+    NoRegion {
+        /// Slot.
+        slot: usize,
+        /// When.
+        step: usize,
+    },
+    /// A row is read before it is made or after it is gone.
+    #[error("row {row} of slot {slot} does not hold its values when step {step} reads it")]
+    Stale {
+        /// Row.
+        row: usize,
+        /// Slot.
+        slot: usize,
+        /// When.
+        step: usize,
+    },
+    /// Rows that nobody makes.
+    #[error("slot {slot} has {made} of {rows} rows at the end")]
+    Unfinished {
+        /// Slot.
+        slot: usize,
+        /// Rows made.
+        made: usize,
+        /// Rows in all.
+        rows: usize,
+    },
+}
+
+/// Checks a whole plan.
+///
+/// # Errors
+/// The first [`CheckError`] found.
+pub fn check(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
+    disjoint(&plan.buffers, plan.arena_bytes)?;
+    lives(plan)?;
+    rows(graph, plan)
+}
+
+/// Checks that buffers that live together do not overlap and lie in an arena of this size.
+///
+/// # Errors
+/// [`CheckError::Outside`], [`CheckError::Crooked`] or [`CheckError::Overlap`].
+pub fn disjoint(buffers: &[Buffer], arena_bytes: usize) -> Result<(), CheckError> {
+    for (a, one) in buffers.iter().enumerate() {
+        let end = one.offset + one.bytes;
+        if end > arena_bytes {
+            return Err(CheckError::Outside { buffer: a, end, arena: arena_bytes });
+        }
+        if !one.offset.is_multiple_of(ARENA_ALIGN) {
+            return Err(CheckError::Crooked { buffer: a, offset: one.offset });
+        }
+        for (b, other) in buffers.iter().enumerate().skip(a + 1) {
+            let apart = end <= other.offset || other.offset + other.bytes <= one.offset;
+            if one.lives_with(other) && !apart {
+                let byte = one.offset.max(other.offset);
+                let step = one.first_step.max(other.first_step);
+                return Err(CheckError::Overlap { a, b, byte, step });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every slot and scratch that a step touches has a region that lives then.
+fn lives(plan: &Plan) -> Result<(), CheckError> {
+    let alive = |buffer: usize, step: usize| {
+        plan.buffers.get(buffer).is_some_and(|b| (b.first_step..=b.last_step).contains(&step))
+    };
+    for (time, step) in plan.steps.iter().enumerate() {
+        for TaskStep { task, scratch, .. } in step.task_steps() {
+            let task = &plan.tasks.tasks[*task];
+            for &slot in task.inputs.iter().chain([&task.output]) {
+                let held = match &plan.storage[slot] {
+                    Storage::Arena { buffer, .. } => alive(*buffer, time),
+                    Storage::Tensor(_) => slot != task.output,
+                    Storage::None => false,
+                };
+                if !held {
+                    return Err(CheckError::NoRegion { slot, step: time });
+                }
+            }
+            if let Some(buffer) = *scratch
+                && (!alive(buffer, time) || plan.buffers[buffer].owner != Owner::Scratch)
+            {
+                return Err(CheckError::NoRegion { slot: task.output, step: time });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Plays the steps row by row and watches what each place of each buffer holds.
+fn rows(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
+    let tasks = &plan.tasks;
+    // By buffer, by place of its smallest row: the values (root slot, index of the first one) it holds.
+    let unit: Vec<usize> = (0..plan.buffers.len())
+        .map(|buffer| {
+            let lens = plan.storage.iter().enumerate().filter_map(|(slot, place)| match place {
+                Storage::Arena { buffer: b, .. } if *b == buffer => {
+                    Some(tasks.layouts[slot].row_len)
+                }
+                _ => None,
+            });
+            lens.fold(0, gcd).max(1)
+        })
+        .collect();
+    let mut held: Vec<Vec<Option<(usize, usize)>>> = plan
+        .buffers
+        .iter()
+        .zip(&unit)
+        .map(|(buffer, unit)| match buffer.owner {
+            Owner::Slot(slot) => {
+                vec![None; buffer.bytes / tasks.layouts[slot].dtype.bytes() / unit]
+            }
+            Owner::Scratch => Vec::new(),
+        })
+        .collect();
+    let places = |slot: usize, row: usize| {
+        let Storage::Arena { buffer, ring_rows } = plan.storage[slot] else { return None };
+        let row_len = tasks.layouts[slot].row_len;
+        let parts = row_len / unit[buffer];
+        Some((buffer, row % ring_rows * parts, row * parts, parts))
+    };
+    let write = |held: &mut Vec<Vec<Option<(usize, usize)>>>, slot: usize, row: usize| {
+        if let Some((buffer, place, first, parts)) = places(slot, row) {
+            let root = tasks.root(slot);
+            for part in 0..parts {
+                held[buffer][place + part] = Some((root, first + part));
+            }
+        }
+    };
+    let stale = |held: &Vec<Vec<Option<(usize, usize)>>>, slot: usize, row: usize| {
+        places(slot, row).is_some_and(|(buffer, place, first, parts)| {
+            let root = tasks.root(slot);
+            (0..parts).any(|part| held[buffer][place + part] != Some((root, first + part)))
+        })
+    };
+    for input in &graph.inputs {
+        for row in 0..tasks.layouts[input.index()].rows {
+            write(&mut held, input.index(), row);
+        }
+    }
+    for (time, step) in plan.steps.iter().enumerate() {
+        for TaskStep { task, rows, .. } in step.task_steps() {
+            let task = &tasks.tasks[*task];
+            for (index, &slot) in task.inputs.iter().enumerate() {
+                let needed = tasks.need(graph, task, index, rows.clone());
+                for row in needed.range(&tasks.layouts[slot]) {
+                    if stale(&held, slot, row) {
+                        return Err(CheckError::Stale { row, slot, step: time });
+                    }
+                }
+            }
+            for row in rows.clone() {
+                write(&mut held, task.output, row);
+            }
+        }
+    }
+    for output in &graph.outputs {
+        let slot = output.index();
+        if tasks.sources[tasks.root(slot)] == Source::Unused {
+            continue;
+        }
+        let rows = tasks.layouts[slot].rows;
+        let made = (0..rows).filter(|&row| !stale(&held, slot, row)).count();
+        if made != rows {
+            return Err(CheckError::Unfinished { slot, made, rows });
+        }
+    }
+    Ok(())
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,296 @@
+//! The plan: what this device will do for one network, and where every byte lies.
+//!
+//! Enters: a graph, a binding of its free dimensions, a thread count, a limit on the arena. Leaves: a
+//! [`Plan`]: steps in order, a region for every value and scratch, what each step reads of the pack. Never: a
+//! value, an address, a system call. [`check`] proves a plan before an engine runs it.
+
+pub mod check;
+mod cost;
+mod layout;
+mod lifetime;
+mod need;
+mod order;
+mod place;
+mod schedule;
+pub mod scratch;
+mod task;
+
+use std::ops::Range;
+
+use crate::graph::{Binding, Graph, GraphError};
+
+pub use check::CheckError;
+pub use cost::{macs, task_macs};
+pub use layout::Layout;
+pub use need::{Need, window_rows};
+pub use place::live_bytes_max;
+pub use schedule::Stage;
+pub use task::{Pass, Source, Task, Tasks};
+
+/// What a plan is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Batch, height, width.
+    pub binding: Binding,
+    /// Workers, the caller counted.
+    pub threads: usize,
+    /// Most bytes that the arena may have; `usize::MAX` for as many as are fast.
+    pub arena_bytes_max: usize,
+    /// Runs of nodes that are handed over together; see [`Step::Segment`].
+    pub segments: Vec<Range<usize>>,
+}
+
+impl PlanOptions {
+    /// No limit, no segments.
+    pub fn new(binding: Binding, threads: usize) -> Self {
+        PlanOptions { binding, threads, arena_bytes_max: usize::MAX, segments: Vec::new() }
+    }
+}
+
+/// What is done for one network, in order.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The graph's name.
+    pub network: String,
+    /// What it was planned for.
+    pub options: PlanOptions,
+    /// Tasks and slots.
+    pub tasks: Tasks,
+    /// In order, a barrier after each.
+    pub steps: Vec<Step>,
+    /// By slot of [`Tasks::layouts`].
+    pub storage: Vec<Storage>,
+    /// Planned ranges of the arena.
+    pub buffers: Vec<Buffer>,
+    /// Size of the arena.
+    pub arena_bytes: usize,
+    /// Bytes that a step's scratch was to stay below where it can.
+    pub scratch_bytes: usize,
+    /// Rows of a strip, if tasks were rolled.
+    pub strip_height: Option<usize>,
+}
+
+/// One entry of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Rows of one task.
+    Task(TaskStep),
+    /// Tasks that an accelerator may take together; what runs on the CPU otherwise.
+    Segment {
+        /// The first node's name.
+        name: String,
+        /// The CPU form.
+        steps: Vec<TaskStep>,
+    },
+}
+
+impl Step {
+    /// What the CPU does in this step.
+    pub fn task_steps(&self) -> &[TaskStep] {
+        match self {
+            Step::Task(step) => std::slice::from_ref(step),
+            Step::Segment { steps, .. } => steps,
+        }
+    }
+
+    fn task_steps_mut(&mut self) -> &mut [TaskStep] {
+        match self {
+            Step::Task(step) => std::slice::from_mut(step),
+            Step::Segment { steps, .. } => steps,
+        }
+    }
+}
+
+/// Some rows of one task's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskStep {
+    /// Index into [`Tasks::tasks`].
+    pub task: usize,
+    /// Rows of its result.
+    pub rows: Range<usize>,
+    /// The buffer that it needs besides.
+    pub scratch: Option<usize>,
+}
+
+/// Where a slot's bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In a buffer; row `r` at place `r % ring_rows`.
+    Arena {
+        /// Index into [`Plan::buffers`].
+        buffer: usize,
+        /// Rows that the buffer keeps.
+        ring_rows: usize,
+    },
+    /// In the pack.
+    Tensor(String),
+    /// Nowhere.
+    None,
+}
+
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A slot, and those that share its bytes.
+    Slot(usize),
+    /// Scratch of the steps in which it lives.
+    Scratch,
+}
+
+/// A planned range of the arena: a region with a life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// What for.
+    pub owner: Owner,
+    /// Size.
+    pub bytes: usize,
+    /// Byte of the arena, a multiple of 64.
+    pub offset: usize,
+    /// The first step that touches it.
+    pub first_step: usize,
+    /// The last one.
+    pub last_step: usize,
+}
+
+impl Buffer {
+    /// True if there is a step at which both hold something.
+    pub fn lives_with(&self, other: &Buffer) -> bool {
+        self.first_step <= other.last_step && other.first_step <= self.last_step
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The size does not fit the network, or the graph breaks a rule.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A group norm of too many groups.
+    #[error("network {network:?}, node {node:?} has {groups} groups but at most {max} are run", max = scratch::GROUPS_MAX)]
+    Groups {
+        /// Network.
+        network: String,
+        /// Node.
+        node: String,
+        /// Its groups.
+        groups: u32,
+    },
+    /// No plan is small enough.
+    #[error(
+        "network {network:?} needs {needed} bytes of arena but {allowed} are allowed; raise the budget by {} bytes or choose a smaller size",
+        needed - allowed
+    )]
+    Arena {
+        /// Network.
+        network: String,
+        /// The smallest arena that was found.
+        needed: usize,
+        /// The limit.
+        allowed: usize,
+    },
+    /// A segment that is not a run of the graph's nodes.
+    #[error(
+        "nodes {start}..{end} are not a segment of network {network:?}, which has {nodes} nodes"
+    )]
+    Segment {
+        /// Network.
+        network: String,
+        /// First node.
+        start: usize,
+        /// Node after the last.
+        end: usize,
+        /// Nodes.
+        nodes: usize,
+    },
+    /// The planner broke its own rules.
+    #[error(
+        "network {network:?}: the plan is wrong ({error}); this is a defect of the runtime, report it"
+    )]
+    Check {
+        /// Network.
+        network: String,
+        /// How.
+        error: CheckError,
+    },
+}
+
+impl Plan {
+    /// Plans a network: the fastest plan whose arena is within the limit.
+    ///
+    /// # Errors
+    /// [`PlanError`]; [`PlanError::Arena`] names the smallest arena that works.
+    pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Self, PlanError> {
+        let tasks = Tasks::new(graph, options.binding)?;
+        for segment in &options.segments {
+            if segment.is_empty() || segment.end > graph.nodes.len() {
+                return Err(PlanError::Segment {
+                    network: graph.name.clone(),
+                    start: segment.start,
+                    end: segment.end,
+                    nodes: graph.nodes.len(),
+                });
+            }
+        }
+        let plan = order::search(graph, tasks, options);
+        check::check(graph, &plan)
+            .map_err(|error| PlanError::Check { network: graph.name.clone(), error })?;
+        if plan.arena_bytes > options.arena_bytes_max {
+            return Err(PlanError::Arena {
+                network: graph.name.clone(),
+                needed: plan.arena_bytes,
+                allowed: options.arena_bytes_max,
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Builds the plan of given stages.
+    fn of_stages(
+        graph: &Graph,
+        tasks: Tasks,
+        stages: &[Stage],
+        options: &PlanOptions,
+        scratch_bytes: usize,
+    ) -> Self {
+        let (mut steps, spans) = schedule::steps(graph, &tasks, stages);
+        let (mut buffers, storage) = lifetime::buffers(graph, &tasks, &steps);
+        for span in spans {
+            // One region serves a whole strip: its steps are many and alike.
+            let mut bytes = 0;
+            for step in &mut steps[span.clone()] {
+                for step in step.task_steps_mut() {
+                    let task = &tasks.tasks[step.task];
+                    let rows = step.rows.len();
+                    let needed =
+                        scratch::bytes(graph, &tasks, task, rows, options.threads, scratch_bytes);
+                    step.scratch = (needed > 0).then_some(buffers.len());
+                    bytes = bytes.max(needed);
+                }
+            }
+            if bytes > 0 {
+                buffers.push(Buffer {
+                    owner: Owner::Scratch,
+                    bytes,
+                    offset: 0,
+                    first_step: span.start,
+                    last_step: span.end - 1,
+                });
+            }
+        }
+        let arena_bytes = place::place(&mut buffers);
+        Plan {
+            network: graph.name.clone(),
+            options: options.clone(),
+            tasks,
+            steps,
+            storage,
+            buffers,
+            arena_bytes,
+            scratch_bytes,
+            strip_height: stages.iter().find_map(|stage| match stage {
+                Stage::Strip { height, .. } => Some(*height),
+                _ => None,
+            }),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The search: operator order by live bytes, then smaller scratch, then strips of fewer and fewer rows.
+
+use crate::graph::Graph;
+
+use super::schedule::{Stage, runs, whole};
+use super::scratch::SCRATCH_BYTES_FAST;
+use super::task::{Source, Tasks};
+use super::{Plan, PlanOptions};
+
+/// Heights of strips that are tried, in rows of the last result of a run.
+const STRIP_HEIGHTS: [usize; 6] = [32, 16, 8, 4, 2, 1];
+
+/// The first plan whose arena is within the limit, from the fastest on; the smallest if none is.
+pub fn search(graph: &Graph, tasks: Tasks, options: &PlanOptions) -> Plan {
+    let candidates = orders(graph, &tasks, options);
+    let mut best: Option<Plan> = None;
+    let mut consider = |plan: Plan| {
+        let fits = plan.arena_bytes <= options.arena_bytes_max;
+        if best.as_ref().is_none_or(|best| plan.arena_bytes < best.arena_bytes) {
+            best = Some(plan);
+        }
+        fits
+    };
+    let mut found = false;
+    for scratch in [SCRATCH_BYTES_FAST, SCRATCH_BYTES_FAST / 4, SCRATCH_BYTES_FAST / 16] {
+        for tasks in &candidates {
+            let stages = segmented(tasks, options, whole(tasks));
+            found |= consider(Plan::of_stages(graph, tasks.clone(), &stages, options, scratch));
+        }
+        if found {
+            break;
+        }
+    }
+    if !found {
+        'search: for height in STRIP_HEIGHTS {
+            for scratch in [SCRATCH_BYTES_FAST / 4, SCRATCH_BYTES_FAST / 16, 0] {
+                for tasks in &candidates {
+                    let stages = segmented(tasks, options, strips(graph, tasks, height));
+                    let plan = Plan::of_stages(graph, tasks.clone(), &stages, options, scratch);
+                    if consider(plan) {
+                        break 'search;
+                    }
+                }
+            }
+        }
+    }
+    best.unwrap_or_else(|| {
+        let stages = whole(&tasks);
+        Plan::of_stages(graph, tasks, &stages, options, SCRATCH_BYTES_FAST)
+    })
+}
+
+/// Rolls every run that can be, `height` rows of its last result at a time.
+pub fn strips(graph: &Graph, tasks: &Tasks, height: usize) -> Vec<Stage> {
+    let mut stages = Vec::new();
+    let mut next = 0;
+    for run in runs(graph, tasks) {
+        stages.extend((next..run.start).map(Stage::Whole));
+        next = run.end;
+        stages.push(Stage::Strip { tasks: run, height });
+    }
+    stages.extend((next..tasks.tasks.len()).map(Stage::Whole));
+    stages
+}
+
+/// Replaces the stages of nodes that a segment holds by that segment, where their tasks lie together.
+fn segmented(tasks: &Tasks, options: &PlanOptions, stages: Vec<Stage>) -> Vec<Stage> {
+    if options.segments.is_empty() {
+        return stages;
+    }
+    // Segments are asked for by node; strips that meet one are taken apart.
+    let segment_of = |task: usize| {
+        options.segments.iter().position(|nodes| nodes.contains(&tasks.tasks[task].node))
+    };
+    let mut out: Vec<Stage> = Vec::new();
+    for task in stages.into_iter().flat_map(|stage| match stage {
+        Stage::Whole(task) => task..task + 1,
+        Stage::Strip { tasks, .. } | Stage::Segment(tasks) => tasks,
+    }) {
+        match (segment_of(task), out.last_mut()) {
+            (Some(segment), Some(Stage::Segment(range)))
+                if segment_of(range.start) == Some(segment) && range.end == task =>
+            {
+                range.end = task + 1;
+            }
+            (Some(_), _) => out.push(Stage::Segment(task..task + 1)),
+            (None, _) => out.push(Stage::Whole(task)),
+        }
+    }
+    out
+}
+
+/// The graph's own order and, unless it has segments, the one that a greedy choice by live bytes gives.
+fn orders(graph: &Graph, tasks: &Tasks, options: &PlanOptions) -> Vec<Tasks> {
+    let mut orders = vec![tasks.clone()];
+    if options.segments.is_empty() {
+        let order = greedy(graph, tasks);
+        if order.iter().enumerate().any(|(position, &task)| position != task) {
+            let mut other = tasks.clone();
+            other.tasks = order.iter().map(|&task| tasks.tasks[task].clone()).collect();
+            orders.push(other);
+        }
+    }
+    orders
+}
+
+/// Always runs the task that leaves the fewest bytes alive.
+fn greedy(graph: &Graph, tasks: &Tasks) -> Vec<usize> {
+    let count = tasks.tasks.len();
+    let mut readers = vec![0usize; tasks.layouts.len()];
+    let mut maker: Vec<Option<usize>> = vec![None; tasks.layouts.len()];
+    for (index, task) in tasks.tasks.iter().enumerate() {
+        for root in roots(tasks, &task.inputs) {
+            readers[root] += 1;
+        }
+        maker[tasks.root(task.output)] = Some(index);
+    }
+    for id in &graph.outputs {
+        readers[tasks.root(id.index())] += 1;
+    }
+    let mut done = vec![false; count];
+    let mut order = Vec::with_capacity(count);
+    while order.len() < count {
+        let ready = (0..count).filter(|&index| {
+            !done[index]
+                && tasks.tasks[index]
+                    .inputs
+                    .iter()
+                    .all(|&slot| maker[tasks.root(slot)].is_none_or(|maker| done[maker]))
+        });
+        let growth = |index: usize| {
+            let task = &tasks.tasks[index];
+            let freed: usize = roots(tasks, &task.inputs)
+                .filter(|&root| readers[root] == 1 && tasks.sources[root] == Source::Computed)
+                .map(|root| tasks.layouts[root].bytes())
+                .sum();
+            tasks.layouts[task.output].bytes() as i64 - freed as i64
+        };
+        // A graph is in a runnable order, so that something is always ready.
+        let Some(next) = ready.min_by_key(|&index| (growth(index), index)) else { break };
+        for root in roots(tasks, &tasks.tasks[next].inputs) {
+            readers[root] -= 1;
+        }
+        done[next] = true;
+        order.push(next);
+    }
+    order
+}
+
+/// The distinct slots that hold the bytes of some slots.
+fn roots<'a>(tasks: &'a Tasks, slots: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    slots.iter().enumerate().filter_map(|(index, &slot)| {
+        let root = tasks.root(slot);
+        let seen = slots[..index].iter().any(|&other| tasks.root(other) == root);
+        (!seen).then_some(root)
+    })
+}

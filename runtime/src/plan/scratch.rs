@@ -1,0 +1,195 @@
+//! Scratch of each task: what its driver needs besides its operands.
+//!
+//! The same small structs size a region here and address it in `engine::step`, so that both always agree.
+//! Scratch changes how often a weight is read again and never a result.
+
+use crate::arena::align_up;
+use crate::graph::{Graph, Op, Window};
+use crate::kernel::Attention;
+use crate::pack::panel::PANEL_GROUP;
+
+use super::layout::Layout;
+use super::task::{Pass, Task, Tasks};
+
+/// Scratch for lines that are fast: they stay in a second-level cache beside the panels.
+pub const SCRATCH_BYTES_FAST: usize = 256 << 10;
+/// Queries of one tile of attention.
+pub const ATTENTION_QUERIES: usize = 64;
+/// Most groups of a group norm.
+pub const GROUPS_MAX: usize = 1024;
+
+/// Input lines of a convolution, prepared for the product: a ring over input rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineScratch {
+    /// Values of a cell, padded.
+    pub cell: usize,
+    /// Cells of zeros on the left.
+    pub left: usize,
+    /// Cells of a line.
+    pub cells: usize,
+    /// Bytes from one line to the next.
+    pub line_bytes: usize,
+    /// Lines that the ring keeps.
+    pub lines: usize,
+}
+
+impl LineScratch {
+    /// Lines for `rows` output rows, or as many as `limit` bytes hold, but those of one row at least.
+    ///
+    /// `value_bytes` is 1 for int8 lines (cells padded to groups of four) and 4 for float lines.
+    pub fn new(
+        window: &Window,
+        input: &Layout,
+        output: &Layout,
+        value_bytes: usize,
+        rows: usize,
+        limit: usize,
+    ) -> Self {
+        let ([_, _, width, c], [_, _, out_width, _]) = (input.image(), output.image());
+        let [kernel_rows, kernel_columns] = window.kernel.map(|k| k as usize);
+        let [down, right] = window.stride.map(|s| s as usize);
+        let left = window.pad[1] as usize;
+        let cell = if value_bytes == 1 { c.next_multiple_of(PANEL_GROUP) } else { c };
+        let cells = ((out_width - 1) * right + kernel_columns).max(left + width);
+        let line_bytes = align_up(cells * cell * value_bytes);
+        let of = |rows: usize| (rows - 1) * down + kernel_rows;
+        let fit = (limit / line_bytes).saturating_sub(kernel_rows) / down + 1;
+        let lines = of(fit.min(rows.max(1))).min(input.rows.max(1));
+        LineScratch { cell, left, cells, line_bytes, lines }
+    }
+
+    /// Bytes of all lines, with one f32 scale a line behind them.
+    pub fn bytes(&self) -> usize {
+        self.scales_at() + align_up(self.lines * size_of::<f32>())
+    }
+
+    /// Where the scales begin.
+    pub fn scales_at(&self) -> usize {
+        self.lines * self.line_bytes
+    }
+}
+
+/// Rows of a matrix product, prepared for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowScratch {
+    /// Vectors of k in one row of the value: the width of an image, 1 of a sequence.
+    pub vectors: usize,
+    /// Bytes from one vector to the next.
+    pub vector_bytes: usize,
+    /// Rows of one chunk.
+    pub rows: usize,
+}
+
+impl RowScratch {
+    /// For `rows` rows, or as many as `limit` bytes hold, but one at least.
+    pub fn new(input: &Layout, value_bytes: usize, rows: usize, limit: usize) -> Self {
+        let k = input.channels();
+        let vectors = input.row_len / k;
+        let vector_bytes =
+            if value_bytes == 1 { k.next_multiple_of(PANEL_GROUP) } else { k * value_bytes };
+        let fit = limit / (vectors * (vector_bytes + size_of::<f32>()));
+        RowScratch { vectors, vector_bytes, rows: fit.clamp(1, rows.max(1)) }
+    }
+
+    /// Bytes of all rows, with one f32 scale a vector behind them.
+    pub fn bytes(&self) -> usize {
+        self.scales_at() + align_up(self.rows * self.vectors * size_of::<f32>())
+    }
+
+    /// Where the scales begin.
+    pub fn scales_at(&self) -> usize {
+        align_up(self.rows * self.vectors * self.vector_bytes)
+    }
+}
+
+/// f32 values of scratch that one worker needs for a task; 0 for tasks whose scratch is shared.
+pub fn worker_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
+    let output = &tasks.layouts[task.output];
+    let input = |index: usize| &tasks.layouts[task.inputs[index]];
+    match (task.pass, &graph.nodes[task.node].op) {
+        (Pass::Moments, _) => input(0).row_len + input(0).channels(),
+        (Pass::Combine, _) => 0,
+        (Pass::Normalise, _) => piece(output),
+        (_, op) => match op {
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Softmax => output.channels(),
+            Op::Unary { .. } | Op::Cast => piece(output),
+            Op::Gather { .. } => output.channels(),
+            Op::Binary { .. } | Op::Modulate => 3 * piece(output),
+            Op::Gated { .. } => 3 * output.channels(),
+            Op::Attention { heads, .. } => {
+                let head = output.channels() / *heads as usize;
+                Attention::scratch(ATTENTION_QUERIES, head)
+            }
+            Op::BatchMatmul { transpose_b } => {
+                let matrix = if *transpose_b { input(1).channels() * output.channels() } else { 0 };
+                input(0).channels() + output.channels() + matrix
+            }
+            Op::Depthwise { window, .. } | Op::Pool { window, .. } => {
+                window.kernel[0] as usize * input(0).row_len + 2 * output.row_len
+            }
+            Op::Resize { .. } => 3 * input(0).row_len + output.row_len,
+            Op::ReduceMean { .. } | Op::ReduceSum { .. } => 3 * input(0).channels(),
+            Op::TimestepEmbedding { .. } => output.channels(),
+            _ => 0,
+        },
+    }
+}
+
+/// Values that an op which works value by value takes at a time: whole cells, some thousands.
+pub fn piece(layout: &Layout) -> usize {
+    let c = layout.channels();
+    (4096 / c).max(1) * c
+}
+
+/// Bytes of the buffer that a task needs for `rows` rows of its result.
+pub fn bytes(
+    graph: &Graph,
+    tasks: &Tasks,
+    task: &Task,
+    rows: usize,
+    threads: usize,
+    limit: usize,
+) -> usize {
+    let input = |index: usize| &tasks.layouts[task.inputs[index]];
+    let output = &tasks.layouts[task.output];
+    match &graph.nodes[task.node].op {
+        Op::ConvI8 { window, .. } if window.is_one_cell() => {
+            RowScratch::new(input(0), 1, rows, limit).bytes()
+        }
+        Op::ConvF16 { window, .. } if window.is_one_cell() => {
+            RowScratch::new(input(0), 4, rows, limit).bytes()
+        }
+        Op::ConvI8 { window, .. } => {
+            LineScratch::new(window, input(0), output, 1, rows, limit).bytes()
+        }
+        Op::ConvF16 { window, .. } => {
+            LineScratch::new(window, input(0), output, 4, rows, limit).bytes()
+        }
+        Op::MatmulI8 { .. } => RowScratch::new(input(0), 1, rows, limit).bytes(),
+        Op::MatmulF16 { .. } => RowScratch::new(input(0), 4, rows, limit).bytes(),
+        _ => threads * worker_bytes(worker_values(graph, tasks, task)),
+    }
+}
+
+/// Bytes of one worker's part of a step's scratch.
+pub fn worker_bytes(values: usize) -> usize {
+    align_up(values * size_of::<f32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::DType;
+
+    #[test]
+    fn lines_cover_the_last_window_and_both_pads() {
+        let input = Layout::new(vec![1, 9, 9, 3], DType::F16);
+        let output = Layout::new(vec![1, 5, 5, 8], DType::F16);
+        let window = Window { kernel: [3, 3], stride: [2, 2], pad: [1, 1, 1, 1] };
+        let lines = LineScratch::new(&window, &input, &output, 1, 5, usize::MAX);
+        assert_eq!((lines.cell, lines.cells, lines.line_bytes), (4, 11, 64));
+        assert_eq!(lines.lines, 9);
+        let tight = LineScratch::new(&window, &input, &output, 1, 5, 0);
+        assert_eq!(tight.lines, 3);
+    }
+}

@@ -1,0 +1,169 @@
+//! The work of a graph, cut where a result needs a whole value first.
+//!
+//! Enters: a graph under a binding. Leaves: [`Tasks`]: tasks over slots. A slot is a value of the graph or a
+//! hidden value that only the plan knows. All nodes are one task each but group norms, which are three: the
+//! moments of each row (as rows come), their combination (once all rows are there) and the norm itself (row by
+//! row again).
+
+use crate::graph::{Binding, DType, Graph, Op, validate_bound};
+
+use super::PlanError;
+use super::layout::Layout;
+use super::need::{Need, need};
+use super::scratch::GROUPS_MAX;
+
+/// What part of its node a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// All of it.
+    Whole,
+    /// Group norm: mean and sum of squares about it, by row and group.
+    Moments,
+    /// Group norm: factor and summand, by sample and channel.
+    Combine,
+    /// Group norm: applies them.
+    Normalise,
+}
+
+/// One node, or one pass of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Index into [`Graph::nodes`].
+    pub node: usize,
+    /// Which part.
+    pub pass: Pass,
+    /// Slots that it reads.
+    pub inputs: Vec<usize>,
+    /// The slot that it writes.
+    pub output: usize,
+}
+
+/// Where the bytes of a slot come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Computed or fed: it needs a region.
+    Computed,
+    /// A tensor of the pack, read from the map.
+    Tensor(String),
+    /// The bytes of another slot in another shape.
+    Alias(usize),
+    /// Nothing reads or writes it.
+    Unused,
+}
+
+/// A graph as tasks.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    /// In an order in which they can run.
+    pub tasks: Vec<Task>,
+    /// By slot: the graph's values, then hidden ones.
+    pub layouts: Vec<Layout>,
+    /// By slot.
+    pub sources: Vec<Source>,
+}
+
+impl Tasks {
+    /// Lowers a graph.
+    ///
+    /// # Errors
+    /// [`PlanError::Graph`] if shapes do not fit the binding or each other; [`PlanError::Groups`].
+    pub fn new(graph: &Graph, binding: Binding) -> Result<Self, PlanError> {
+        let shapes = validate_bound(graph, binding)?;
+        let mut layouts: Vec<Layout> = shapes
+            .into_iter()
+            .zip(&graph.values)
+            .map(|(shape, value)| Layout::new(shape, value.dtype))
+            .collect();
+        let mut sources = vec![Source::Unused; layouts.len()];
+        for input in &graph.inputs {
+            sources[input.index()] = Source::Computed;
+        }
+        let mut tasks = Vec::with_capacity(graph.nodes.len());
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let inputs: Vec<usize> = node.inputs.iter().map(|id| id.index()).collect();
+            let output = node.output.index();
+            let read_outside = graph.outputs.contains(&node.output);
+            sources[output] = Source::Computed;
+            match &node.op {
+                // An output that is a bare tensor is copied, so that outputs always lie in the arena.
+                Op::Constant { tensor } if !read_outside => {
+                    sources[output] = Source::Tensor(tensor.clone());
+                }
+                Op::Reshape if !matches!(sources[inputs[0]], Source::Tensor(_)) => {
+                    sources[output] = Source::Alias(inputs[0]);
+                }
+                Op::Reshape if !read_outside => sources[output] = sources[inputs[0]].clone(),
+                Op::GroupNorm { groups, .. } => {
+                    if *groups as usize > GROUPS_MAX {
+                        return Err(PlanError::Groups {
+                            network: graph.name.clone(),
+                            node: node.name.clone(),
+                            groups: *groups,
+                        });
+                    }
+                    let x = &layouts[inputs[0]];
+                    let (rows, groups) = (x.rows, *groups as usize);
+                    let (samples, channels) = (x.shape[0], x.channels());
+                    let moments = layouts.len();
+                    layouts.push(Layout::new(vec![rows, 2 * groups], DType::F32));
+                    layouts.push(Layout::new(vec![samples, 2 * channels], DType::F32));
+                    sources.extend([Source::Computed, Source::Computed]);
+                    let task = |pass, inputs, output| Task { node: index, pass, inputs, output };
+                    tasks.push(task(Pass::Moments, inputs.clone(), moments));
+                    tasks.push(task(Pass::Combine, vec![moments], moments + 1));
+                    tasks.push(task(Pass::Normalise, vec![inputs[0], moments + 1], output));
+                }
+                _ => tasks.push(Task { node: index, pass: Pass::Whole, inputs, output }),
+            }
+        }
+        Ok(Tasks { tasks, layouts, sources })
+    }
+
+    /// The slot that holds a slot's bytes, after all aliases.
+    pub fn root(&self, mut slot: usize) -> usize {
+        while let Source::Alias(of) = self.sources[slot] {
+            slot = of;
+        }
+        slot
+    }
+
+    /// Rows of operand `index` that a task needs to make some rows of its result.
+    pub fn need(
+        &self,
+        graph: &Graph,
+        task: &Task,
+        index: usize,
+        rows: std::ops::Range<usize>,
+    ) -> Need {
+        let (input, output) = (&self.layouts[task.inputs[index]], &self.layouts[task.output]);
+        match (task.pass, index) {
+            _ if rows.is_empty() => Need::Rows(0..0),
+            (Pass::Whole, _) => need(&graph.nodes[task.node].op, index, input, output, rows),
+            (Pass::Moments, _) | (Pass::Normalise, 0) => Need::Rows(rows),
+            (Pass::Combine, _) | (Pass::Normalise, _) => Need::All,
+        }
+    }
+
+    /// True if row `r` of the result reads row `r` of operand `index` and no other, value by value, so that
+    /// the result may be written over it.
+    pub fn in_place(&self, graph: &Graph, task: &Task, index: usize) -> bool {
+        let (input, output) = (&self.layouts[task.inputs[index]], &self.layouts[task.output]);
+        let alike = input.shape == output.shape && input.dtype == output.dtype;
+        let twice = task.inputs.iter().filter(|&&slot| slot == task.inputs[index]).count() > 1;
+        alike
+            && match (task.pass, &graph.nodes[task.node].op) {
+                (Pass::Normalise, _) => index == 0,
+                (
+                    Pass::Whole,
+                    Op::Unary { .. }
+                    | Op::LayerNorm { .. }
+                    | Op::RmsNorm { .. }
+                    | Op::Softmax
+                    | Op::Modulate,
+                ) => index == 0,
+                (Pass::Whole, Op::Binary { .. }) => true,
+                (Pass::Whole, op) => op.residual() && index + 1 == task.inputs.len() && !twice,
+                _ => false,
+            }
+    }
+}
