@@ -1,0 +1,308 @@
+//! Measures this CPU's kernels against its own peak, in one run: `cargo run --release --example kernels [TABLE]`.
+
+use std::hint::black_box;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use half::f16;
+use plantain::graph::Unary;
+use plantain::kernel::{
+    Attention, Finish, GemmF16Args, GemmI8Args, Kernels, Moments, Row, RowMut, Rows, RowsMut,
+};
+use plantain::pack::panel::PanelShape;
+
+/// Seconds that this thread has run: other work on the machine counts little.
+fn now() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Median seconds of one call, over a quarter of a second of calls.
+fn seconds(mut call: impl FnMut()) -> f64 {
+    call();
+    let start = now();
+    let mut times = Vec::new();
+    while now() - start < 0.25 || times.len() < 5 {
+        let before = now();
+        call();
+        times.push(now() - before);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The most multiply-accumulates a second that the int8 kernel reaches: 12 rows (or its tile) on panels that stay in
+/// the first-level cache, so that nothing but the multipliers and the loads beside them count.
+fn peak_gmacs(kernels: &Kernels) -> f64 {
+    let gemm = kernels.gemm_i8;
+    let (rows, panels, groups) = (gemm.tile_rows, gemm.tile_panels, 128);
+    let act = vec![1u8; rows * groups * 4];
+    let weights = vec![1i8; panels * groups * 64];
+    let mut acc = vec![0; rows * panels * 16];
+    let time = seconds(|| {
+        for _ in 0..1000 {
+            (gemm.run)(GemmI8Args {
+                act: black_box(&act),
+                act_stride: groups * 4,
+                rows,
+                weights: &weights,
+                weights_stride: groups * 64,
+                panels,
+                groups,
+                acc: &mut acc,
+                acc_stride: panels * 16,
+                accumulate: false,
+            });
+        }
+    });
+    (1000 * rows * panels * 16 * groups * 4) as f64 / time / 1e9
+}
+
+/// An `m x k` by `k x n` product with its quantisation and epilogue, as the engine runs it.
+fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
+    let gemm = kernels.gemm_i8;
+    let shape = PanelShape::matmul(n, k);
+    let weights = shape.pack_i8(&vec![3; n * k]);
+    let sums = shape.sums(&weights);
+    let source = vec![f16::ONE; m * k];
+    let scale = vec![0.01; n];
+    let finish =
+        Finish { weight_scale: Some(&scale), bias: Some(&scale), activation: None, residual: None };
+    let rows_block = 96;
+    let mut act = vec![0u8; rows_block * k];
+    let mut acc = vec![0i32; rows_block * shape.panels() * 16];
+    let mut out = vec![f16::ZERO; m * n];
+    let acc_stride = shape.panels() * 16;
+    let mut product_seconds = 0.0;
+    let mut calls = 0u32;
+    let time = seconds(|| {
+        calls += 1;
+        for first in (0..m).step_by(rows_block) {
+            let rows = rows_block.min(m - first);
+            for row in 0..rows {
+                let source = Row::F16(&source[(first + row) * k..(first + row + 1) * k]);
+                black_box((kernels.max_abs)(source));
+                let out = &mut act[row * k..(row + 1) * k];
+                (kernels.quantise)(source, 100.0, gemm.act_offset, out);
+            }
+            let before = now();
+            (gemm.run)(GemmI8Args {
+                act: &act,
+                act_stride: k,
+                rows,
+                weights: &weights,
+                weights_stride: shape.groups() * 64,
+                panels: shape.panels(),
+                groups: shape.groups(),
+                acc: &mut acc,
+                acc_stride,
+                accumulate: false,
+            });
+            product_seconds += now() - before;
+            for row in 0..rows {
+                let out = &mut out[(first + row) * n..(first + row + 1) * n];
+                let acc = &acc[row * acc_stride..(row + 1) * acc_stride];
+                let offset = i32::from(gemm.act_offset);
+                (kernels.finish_i8)(acc, &sums, offset, 0.1, &finish, RowMut::F16(out));
+            }
+        }
+    });
+    let macs = (m * k * n) as f64;
+    (macs * f64::from(calls) / product_seconds / 1e9, macs / time / 1e9)
+}
+
+/// A 3x3 convolution `width x width x channels`, rows overlapping in a padded line, one scale a kernel row.
+fn convolution(kernels: &Kernels, width: usize, channels: usize) -> (f64, f64) {
+    let gemm = kernels.gemm_i8;
+    let shape = PanelShape { outputs: channels, kernel_rows: 3, kernel_columns: 3, channels };
+    let weights = shape.pack_i8(&vec![3; channels * 9 * channels]);
+    let sums = shape.sums(&weights);
+    let padded = shape.panels() * 16;
+    let source = vec![f16::ONE; width * channels];
+    let scale = vec![0.01; channels];
+    let finish =
+        Finish { weight_scale: Some(&scale), bias: Some(&scale), activation: None, residual: None };
+    let mut lines = vec![vec![gemm.act_offset; (width + 2) * channels]; 3];
+    let mut acc = vec![0i32; width * padded];
+    let mut total = vec![0f32; width * padded];
+    let mut out = vec![f16::ZERO; width * channels];
+    let mut product_seconds = 0.0;
+    let mut calls = 0u32;
+    // One output row: one new line quantised, three products, one epilogue.
+    let time = seconds(|| {
+        calls += 1;
+        black_box((kernels.max_abs)(Row::F16(&source)));
+        let line = &mut lines[calls as usize % 3][channels..(width + 1) * channels];
+        (kernels.quantise)(Row::F16(&source), 100.0, gemm.act_offset, line);
+        let row_bytes = shape.groups_per_row() * 64;
+        for ky in 0..3 {
+            let before = now();
+            (gemm.run)(GemmI8Args {
+                act: &lines[(calls as usize + ky) % 3],
+                act_stride: channels,
+                rows: width,
+                weights: &weights[ky * row_bytes..],
+                weights_stride: shape.groups() * 64,
+                panels: shape.panels(),
+                groups: shape.groups_per_row(),
+                acc: &mut acc,
+                acc_stride: padded,
+                accumulate: false,
+            });
+            product_seconds += now() - before;
+            for x in 0..width {
+                let range = x * padded..(x + 1) * padded;
+                let sums = &sums[ky * padded..(ky + 1) * padded];
+                let offset = i32::from(gemm.act_offset);
+                let (acc, total) = (&acc[range.clone()], &mut total[range]);
+                (kernels.accumulate_i8)(acc, sums, offset, 0.1, ky == 0, total);
+            }
+        }
+        for x in 0..width {
+            let out = RowMut::F16(&mut out[x * channels..(x + 1) * channels]);
+            (kernels.finish_f32)(&total[x * padded..(x + 1) * padded], &finish, out);
+        }
+    });
+    let macs = (width * channels * 9 * channels) as f64;
+    (macs * f64::from(calls) / product_seconds / 1e9, macs / time / 1e9)
+}
+
+fn gemm_f16(kernels: &Kernels, m: usize, k: usize, n: usize) -> f64 {
+    let act = vec![0.5f32; m * k];
+    let weights = vec![f16::ONE; n * k];
+    let mut acc = vec![0f32; m * n];
+    let time = seconds(|| {
+        (kernels.gemm_f16.run)(GemmF16Args {
+            act: &act,
+            act_stride: k,
+            rows: m,
+            weights: &weights,
+            weights_stride: 16 * k,
+            panels: n / 16,
+            k,
+            acc: &mut acc,
+            acc_stride: n,
+            accumulate: false,
+        });
+    });
+    (m * k * n) as f64 / time / 1e9
+}
+
+fn attention(kernels: &Kernels, queries: usize, keys: usize, head: usize) -> f64 {
+    let values: Vec<f16> =
+        (0..keys.max(queries) * head).map(|i| f16::from_f32((i % 97) as f32 / 97.0)).collect();
+    let rows = Rows { data: Row::F16(&values), stride: head };
+    let attention = Attention {
+        queries,
+        keys,
+        head,
+        q: rows,
+        k: rows,
+        v: rows,
+        scale: 0.1,
+        mask: None,
+        causal: None,
+    };
+    let mut scratch = vec![0.0; Attention::scratch(queries, head)];
+    let mut out = vec![f16::ZERO; queries * head];
+    let time = seconds(|| {
+        let out = RowsMut { data: RowMut::F16(&mut out), stride: head };
+        (kernels.attention)(&attention, &mut scratch, out);
+    });
+    (2 * queries * keys * head) as f64 / time / 1e9
+}
+
+/// Nanoseconds a value.
+fn pointwise(mut call: impl FnMut(&mut [f32])) -> f64 {
+    let mut values: Vec<f32> = (0..4096).map(|i| (i % 101) as f32 / 50.0 - 1.0).collect();
+    seconds(|| call(black_box(&mut values))) / 4096.0 * 1e9
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let name = std::env::args().nth(1);
+    let kernels = match &name {
+        Some(name) => Kernels::by_name(name)?,
+        None => Kernels::chosen()?,
+    };
+    println!("{kernels:?}");
+    let peak = peak_gmacs(kernels);
+    println!("int8 peak of this core          {peak:8.1} GMAC/s");
+    println!("int8 (product alone; with quantising and epilogue)");
+    for (m, k, n) in [
+        (4096, 320, 320),
+        (4096, 320, 2560),
+        (4096, 1280, 320),
+        (1024, 640, 640),
+        (256, 1280, 1280),
+        (256, 11520, 1280),
+        (16, 1280, 1280),
+    ] {
+        let (product, whole) = matmul(kernels, m, k, n);
+        println!(
+            "  matmul {m:5} x {k:5} x {n:5}    {product:8.1} GMAC/s {:3.0}%  {whole:8.1} {:3.0}%",
+            100.0 * product / peak,
+            100.0 * whole / peak
+        );
+    }
+    for (width, channels) in [(64, 320), (32, 640), (16, 1280), (8, 1280), (512, 64), (64, 64)] {
+        let (product, whole) = convolution(kernels, width, channels);
+        println!(
+            "  conv 3x3 {width:4} wide, {channels:4} ch {product:8.1} GMAC/s {:3.0}%  {whole:8.1} {:3.0}%",
+            100.0 * product / peak,
+            100.0 * whole / peak
+        );
+    }
+    println!("float");
+    for (m, k, n) in [(96, 320, 320), (96, 2880, 320), (1, 1280, 1280)] {
+        println!("  gemm_f16 {m:4} x {k:4} x {n:4}    {:8.1} GMAC/s", gemm_f16(kernels, m, k, n));
+    }
+    for (queries, keys, head) in [
+        (64, 4096, 40),
+        (128, 4096, 40),
+        (128, 1024, 80),
+        (64, 77, 40),
+        (64, 256, 160),
+        (64, 64, 64),
+    ] {
+        println!(
+            "  attention {queries:4} by {keys:4}, head {head:3} {:8.1} GMAC/s",
+            attention(kernels, queries, keys, head)
+        );
+    }
+    for function in [Unary::Silu, Unary::Gelu, Unary::GeluTanh, Unary::Exp, Unary::Tanh] {
+        println!(
+            "  {function:?} {:.3} ns a value",
+            pointwise(|values| (kernels.unary)(function, values))
+        );
+    }
+    let (gamma, mut scratch, mut moments) =
+        (vec![0.5; 4096], vec![0.0; 320], [Moments::default(); 32]);
+    println!("  softmax {:.3} ns a value", pointwise(|values| (kernels.softmax)(values)));
+    println!(
+        "  layer_norm {:.3} ns a value",
+        pointwise(|values| (kernels.layer_norm)(values, &gamma, None, 1e-5))
+    );
+    println!(
+        "  group_moments {:.3} ns a value",
+        pointwise(|values| (kernels.group_moments)(
+            &values[..3840],
+            320,
+            &mut scratch,
+            &mut moments
+        ))
+    );
+    println!(
+        "  scale_shift {:.3} ns a value",
+        pointwise(|values| (kernels.scale_shift)(
+            &mut values[..3840],
+            &gamma[..320],
+            &gamma[..320]
+        ))
+    );
+    let halves = vec![f16::ONE; 4096];
+    println!(
+        "  load_f16 {:.3} ns a value",
+        pointwise(|values| (kernels.load_f16)(&halves, values))
+    );
+    Ok(())
+}
