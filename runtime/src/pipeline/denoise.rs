@@ -1,0 +1,75 @@
+//! The denoise loop: noise to latent.
+
+use super::draw::Meter;
+use super::error::PipelineError;
+use super::networks::{Buffers, Loaded};
+use super::request::Stage;
+use super::scheduler::Scheduler;
+use super::spec::Wiring;
+use crate::rng::{Stream, fill_normal};
+
+/// Runs all steps; the latent is left in the buffers.
+///
+/// Expects the text states of every sample in the buffers: the prompt's, then, with guidance, the negative
+/// prompt's.
+pub fn denoise(
+    loaded: &mut Loaded,
+    wiring: &Wiring,
+    scheduler: &dyn Scheduler,
+    guidance_scale: f32,
+    seed: u64,
+    meter: &mut Meter<'_>,
+) -> Result<(), PipelineError> {
+    let Loaded { engine, denoiser, buffers, .. } = loaded;
+    let Buffers { latent, sample, output, noise, timestep, states, mask, .. } = buffers;
+    let latent_len = latent.len();
+    fill_normal(seed, Stream::Latent, latent);
+    for step in 0..scheduler.steps() {
+        for copy in sample.chunks_exact_mut(latent_len) {
+            copy.copy_from_slice(latent);
+        }
+        timestep.fill(scheduler.timestep(step));
+        engine.set_input(*denoiser, &wiring.denoiser_sample, sample)?;
+        engine.set_input(*denoiser, &wiring.denoiser_timestep, timestep)?;
+        engine.set_input(*denoiser, &wiring.denoiser_states, states)?;
+        if let Some(name) = &wiring.denoiser_mask {
+            engine.set_input(*denoiser, name, mask)?;
+        }
+        meter.run(engine, *denoiser, Stage::Denoise)?;
+        engine.read_output(*denoiser, 0, output)?;
+        guide(output, latent_len, guidance_scale);
+        if scheduler.adds_noise(step) {
+            fill_normal(seed, Stream::Step(step as u32), noise);
+        }
+        scheduler.step(step, latent, &output[..latent_len], noise);
+        meter.step_done();
+    }
+    Ok(())
+}
+
+/// Mixes the conditional answer (first) with the unconditional one (second, if there is one) into the first:
+/// `unconditional + scale * (conditional - unconditional)`.
+///
+/// # Source
+/// Ho and Salimans 2022
+fn guide(output: &mut [f32], sample_len: usize, scale: f32) {
+    let (conditional, unconditional) = output.split_at_mut(sample_len);
+    for (c, &u) in conditional.iter_mut().zip(&*unconditional) {
+        *c = scale.mul_add(*c - u, u);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guidance_moves_away_from_the_unconditional_answer() {
+        let mut output = [1.0, 2.0, 0.5, 4.0];
+        guide(&mut output, 2, 3.0);
+        assert_eq!(output, [2.0, -2.0, 0.5, 4.0]);
+        let mut alone = [1.0, 2.0];
+        guide(&mut alone, 2, 1.0);
+        assert_eq!(alone, [1.0, 2.0]);
+    }
+}

@@ -1,0 +1,154 @@
+//! One picture, from token ids to pixels: what runs without allocating, and what counts it.
+
+use std::ops::ControlFlow;
+
+use super::cost::{Clock, CostReport, peak_rss_bytes};
+use super::denoise::denoise;
+use super::error::PipelineError;
+use super::networks::Loaded;
+use super::render::render;
+use super::request::{Progress, Stage};
+use super::scheduler::Scheduler;
+use super::spec::PipelineSpec;
+use super::text::{TextStates, fill_mask};
+use super::tokenizer::TokenCount;
+use crate::engine::{Engine, NetworkIndex};
+use crate::image::Pixels;
+
+/// What a picture is drawn with.
+pub struct Canvas<'p> {
+    pub spec: &'p PipelineSpec,
+    pub scheduler: &'p dyn Scheduler,
+    pub loaded: &'p mut Loaded,
+    pub texts: &'p mut TextStates,
+}
+
+/// What is drawn.
+pub struct Drawing<'p> {
+    /// Token ids of the prompt and, with guidance, of the negative prompt.
+    pub ids: &'p [Vec<i32>],
+    pub counts: [TokenCount; 2],
+    pub guidance_scale: f32,
+    pub seed: u64,
+    pub budget_bytes: Option<u64>,
+}
+
+/// What came out.
+pub struct Drawn {
+    pub pixels: Pixels,
+    pub cost: CostReport,
+    /// Where the prompt's states are kept.
+    pub prompt_place: usize,
+}
+
+impl Canvas<'_> {
+    pub fn draw(
+        self,
+        drawing: &Drawing<'_>,
+        clock: Clock,
+        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Drawn, PipelineError> {
+        let Canvas { spec, scheduler, loaded, texts } = self;
+        let (wiring, rows) = (&spec.wiring, loaded.rows);
+        let unknown = |id: &&i32| u32::try_from(**id).map_or(true, |id| id >= rows);
+        if let Some(&id) = drawing.ids.iter().flatten().find(unknown) {
+            return Err(PipelineError::TokenId { id, rows });
+        }
+        let mut pixels = vec![0; loaded.pixel_bytes()];
+        let missing = drawing.ids.iter().filter(|ids| !texts.has(ids)).count() as u64;
+        let steps = scheduler.steps() as u32;
+        let mut meter = Meter::new(progress, clock, loaded, steps, missing);
+
+        let mut prompt_place = 0;
+        for (sample, (ids, count)) in drawing.ids.iter().zip(drawing.counts).enumerate().rev() {
+            let used = count.used as usize;
+            prompt_place = texts.encode(loaded, wiring, ids, used, &mut meter)?;
+            let (states_len, tokens) = (loaded.states_len, ids.len());
+            let (states, mask) = (sample * states_len, sample * tokens);
+            let buffers = &mut loaded.buffers;
+            buffers.states[states..states + states_len].copy_from_slice(texts.states(prompt_place));
+            fill_mask(&mut buffers.mask[mask..mask + tokens], used);
+        }
+        denoise(loaded, wiring, scheduler, drawing.guidance_scale, drawing.seed, &mut meter)?;
+        render(loaded, wiring, &spec.size, &mut pixels, &mut meter)?;
+
+        let (seconds, cpu_seconds) = meter.clock.stop();
+        let cost = CostReport {
+            tokens: drawing.counts[0].used,
+            steps,
+            denoiser_samples: steps * drawing.ids.len() as u32,
+            seconds,
+            cpu_seconds,
+            threads: loaded.engine.threads() as u32,
+            arena_bytes: loaded.engine.arena_bytes() as u64,
+            buffer_bytes: (loaded.buffers.bytes() + texts.bytes()) as u64,
+            budget_bytes: drawing.budget_bytes,
+            peak_rss_bytes: peak_rss_bytes(),
+        };
+        let [width, height] = loaded.shape.size;
+        let pixels = Pixels::new(width, height, loaded.channels, pixels)
+            .expect("pixel_bytes is width * height * channels");
+        Ok(Drawn { pixels, cost, prompt_place })
+    }
+}
+
+/// Runs networks, takes their time and tells the caller how far the picture is.
+pub struct Meter<'p> {
+    progress: &'p mut dyn FnMut(Progress) -> ControlFlow<()>,
+    clock: Clock,
+    step: u32,
+    steps: u32,
+    /// Multiply-adds of one run by network.
+    macs: [u64; 4],
+    done: u64,
+    total: u64,
+}
+
+impl<'p> Meter<'p> {
+    fn new(
+        progress: &'p mut dyn FnMut(Progress) -> ControlFlow<()>,
+        mut clock: Clock,
+        loaded: &Loaded,
+        steps: u32,
+        texts: u64,
+    ) -> Self {
+        let mut macs = [0; 4];
+        let networks = [loaded.text_encoder, loaded.denoiser, loaded.decoder];
+        for network in networks.into_iter().chain(loaded.refiner) {
+            macs[network.0] = loaded.macs(network).max(1);
+        }
+        let total = texts * macs[0] + u64::from(steps) * macs[1] + macs[2] + macs[3];
+        clock.lap_prepare();
+        Meter { progress, clock, step: 0, steps, macs, done: 0, total }
+    }
+
+    /// Runs a network on the inputs that were set.
+    pub fn run(
+        &mut self,
+        engine: &mut Engine,
+        network: NetworkIndex,
+        stage: Stage,
+    ) -> Result<(), PipelineError> {
+        let Meter { progress, step, steps, macs, done, total, .. } = self;
+        let run = macs[network.0] as f64;
+        engine.run_observed(network, &mut |engine| {
+            let share = engine.done as f64 / engine.steps.max(1) as f64;
+            let fraction = ((*done as f64 + run * share) / *total as f64).min(1.0) as f32;
+            progress(Progress { stage, step: *step, steps: *steps, fraction })
+        })?;
+        self.done += macs[network.0];
+        self.lap(stage);
+        Ok(())
+    }
+
+    /// Counts a denoising step.
+    pub fn step_done(&mut self) {
+        self.step += 1;
+        self.lap(Stage::Denoise);
+    }
+
+    /// Books the time since the last lap on a stage.
+    pub fn lap(&mut self, stage: Stage) {
+        self.clock.lap_stage(stage);
+    }
+}

@@ -1,0 +1,68 @@
+//! From the latent to bytes: decoder, refiner, rounding.
+
+use super::draw::Meter;
+use super::error::PipelineError;
+use super::networks::Loaded;
+use super::request::Stage;
+use super::spec::{SizeSpec, Wiring};
+
+/// Decodes the latent, refines it where the pack can, and writes the pixels.
+pub fn render(
+    loaded: &mut Loaded,
+    wiring: &Wiring,
+    size: &SizeSpec,
+    pixels: &mut [u8],
+    meter: &mut Meter<'_>,
+) -> Result<(), PipelineError> {
+    let Loaded { engine, decoder, refiner, buffers, decoded_len, .. } = loaded;
+    scale_latent(&mut buffers.latent, size.latent_scale, size.latent_shift);
+    engine.set_input(*decoder, &wiring.decoder_latent, &buffers.latent)?;
+    meter.run(engine, *decoder, Stage::Decode)?;
+    engine.read_output(*decoder, 0, &mut buffers.image[..*decoded_len])?;
+    if let (Some(refiner), Some(name)) = (*refiner, &wiring.refiner_image) {
+        engine.set_input(refiner, name, &buffers.image[..*decoded_len])?;
+        meter.run(engine, refiner, Stage::Refine)?;
+        engine.read_output(refiner, 0, &mut buffers.image[..pixels.len()])?;
+    }
+    to_bytes(&buffers.image[..pixels.len()], size.range, pixels);
+    meter.lap(if refiner.is_some() { Stage::Refine } else { Stage::Decode });
+    Ok(())
+}
+
+/// `latent / scale + shift`, what decoders of diffusers' layout take.
+fn scale_latent(latent: &mut [f32], scale: f32, shift: f32) {
+    for value in latent {
+        *value = *value / scale + shift;
+    }
+}
+
+/// Values to bytes: `range` becomes 0 to 255, what lies outside is cut, halves go to the even neighbour, NaN to 0.
+fn to_bytes(values: &[f32], [black, white]: [f32; 2], bytes: &mut [u8]) {
+    let scale = 255.0 / (white - black);
+    let shift = -black * scale;
+    for (byte, &value) in bytes.iter_mut().zip(values) {
+        *byte = value.mul_add(scale, shift).clamp(0.0, 255.0).round_ties_even() as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_become_bytes_with_cut_ends_and_even_halves() {
+        let values = [-1.0, 1.0, 0.0, -9.0, 9.0, f32::NAN, f32::INFINITY, 1.0 / 127.5 - 1.0];
+        let mut bytes = [7; 8];
+        to_bytes(&values, [-1.0, 1.0], &mut bytes);
+        assert_eq!(bytes, [0, 255, 128, 0, 255, 0, 255, 1]);
+        to_bytes(&[0.5, 1.5, 2.5], [0.0, 255.0], &mut bytes[..3]);
+        assert_eq!(bytes[..3], [0, 2, 2]);
+    }
+
+    #[test]
+    fn latents_are_divided_then_shifted() {
+        let mut latent = [0.5, -1.0];
+        scale_latent(&mut latent, 0.25, 1.0);
+        assert_eq!(latent, [3.0, -3.0]);
+    }
+}
