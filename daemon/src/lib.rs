@@ -7,7 +7,9 @@
 pub mod cli;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod encode;
 pub mod homeassistant;
 pub mod job;
 pub mod mqtt;
+pub mod report;
 pub mod serve;

@@ -5,6 +5,10 @@
 
 mod bundled;
 mod completions;
+pub mod generate;
+pub mod machine;
+mod output;
+pub mod serve;
 
 use std::process::ExitCode;
 
@@ -22,6 +26,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Draw a picture
+    Generate(Box<generate::Args>),
+    /// Take prompts over MQTT and publish pictures
+    Serve(Box<serve::Args>),
     /// Print shell completions
     Completions(completions::Args),
 }
@@ -30,6 +38,11 @@ enum Command {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Refusal(pub String);
+
+/// Any error as a refusal.
+pub fn refuse(error: impl std::fmt::Display) -> anyhow::Error {
+    Refusal(error.to_string()).into()
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
@@ -45,6 +58,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Serve(args) => serve::run(*args),
         Command::Completions(args) => completions::run(&args),
     }
 }

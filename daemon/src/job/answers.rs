@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::Format;
 use super::journal::sync_folder;
 
 /// The folder of pictures.
@@ -31,8 +32,8 @@ impl Answers {
     ///
     /// # Errors
     /// If a file cannot be written; what was written of this job is removed.
-    pub fn store(&self, job: &str, images: &[Vec<u8>]) -> io::Result<()> {
-        let written = images.iter().enumerate().try_for_each(|(index, image)| {
+    pub fn store(&self, job: &str, images: &[(Format, Vec<u8>)]) -> io::Result<()> {
+        let written = images.iter().enumerate().try_for_each(|(index, (_, image))| {
             let mut temporary = tempfile::NamedTempFile::new_in(&self.folder)?;
             temporary.write_all(image)?;
             temporary.as_file().sync_all()?;

@@ -162,7 +162,7 @@ impl Machine {
         if matches!(entry.state, State::Answered { .. }) {
             return;
         }
-        self.answers_bytes += answer.image_bytes.iter().sum::<u64>();
+        self.answers_bytes += answer.image_bytes();
         entry.state = State::Answered { answer: Box::new(answer), published: false };
         self.answered.push_back(job.to_owned());
     }
@@ -184,7 +184,7 @@ impl Machine {
         over.then(|| {
             self.answered.iter().find_map(|name| match &self.entries[name].state {
                 State::Answered { answer, published: true } => {
-                    Some((name.clone(), answer.image_bytes.len()))
+                    Some((name.clone(), answer.images.len()))
                 }
                 _ => None,
             })
@@ -196,7 +196,7 @@ impl Machine {
     pub fn forget(&mut self, job: &str) -> Option<Job> {
         let entry = self.entries.remove(job)?;
         if let State::Answered { answer, .. } = &entry.state {
-            self.answers_bytes -= answer.image_bytes.iter().sum::<u64>();
+            self.answers_bytes -= answer.image_bytes();
             self.answered.retain(|name| name != job);
         }
         if let Some(identity) = &entry.job.identity

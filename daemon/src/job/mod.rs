@@ -143,6 +143,22 @@ pub enum Outcome {
     Expired,
 }
 
+/// A picture that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Size of its file.
+    pub bytes: u64,
+    /// Its encoding: the job's, or a smaller one where the broker takes no more.
+    pub format: Format,
+}
+
+impl Answer {
+    /// Bytes of all its pictures.
+    pub fn image_bytes(&self) -> u64 {
+        self.images.iter().map(|image| image.bytes).sum()
+    }
+}
+
 /// What a job's sender gets: kept until its place is needed, so that a repeated prompt is answered with the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -150,10 +166,7 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The result message's JSON.
     pub result: serde_json::Value,
-    /// Bytes of its picture files, by index.
+    /// Its picture files, by index.
     #[serde(default)]
-    pub image_bytes: Vec<u64>,
-    /// Encoding of the pictures.
-    #[serde(default)]
-    pub format: Format,
+    pub images: Vec<Stored>,
 }

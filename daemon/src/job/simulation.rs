@@ -96,8 +96,7 @@ impl World {
         let answer = Answer {
             outcome,
             result: json!({"job": job}),
-            image_bytes: vec![3],
-            format: Format::Png,
+            images: vec![Stored { bytes: 3, format: Format::Png }],
         };
         if self.append(&Record::Answered { job: job.to_owned(), answer: Box::new(answer.clone()) })
         {

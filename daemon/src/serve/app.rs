@@ -15,7 +15,9 @@ use super::status::{Counters, Model};
 use crate::homeassistant;
 use crate::job::answers::Answers;
 use crate::job::journal::{Journal, Record};
-use crate::job::{Answer, Cancelled, Decision, Identity, Job, Machine, Outcome, Reply};
+use crate::job::{
+    Answer, Cancelled, Decision, Format, Identity, Job, Machine, Outcome, Reply, Stored,
+};
 use crate::mqtt::client::{Connection, Delivery, Event, Message, Outbound};
 use crate::mqtt::message::{PromptMessage, PromptRules, SetMessage, parse_cancel, parse_prompt};
 use crate::mqtt::topic::{Incoming, Topics};
@@ -297,8 +299,9 @@ impl App {
                 self.end(&job.job, Outcome::Expired, Err(error.into()), 0.0);
                 continue;
             }
-            if let Err(job) = self.drawer.hand(job) {
-                self.end(&job.job, Outcome::Failed, Err("the drawer has stopped".into()), 0.0);
+            let name = job.job.clone();
+            if !self.drawer.hand(job, fit::image_bytes_max(self.packet_bytes_max)) {
+                self.end(&name, Outcome::Failed, Err("the drawer has stopped".into()), 0.0);
             }
             return;
         }
@@ -368,13 +371,11 @@ impl App {
                 "the pictures of job {name} cannot be kept: {error}; free space in state_dir"
             );
         }
-        let image_bytes = images.iter().map(|image| image.len() as u64).collect();
-        let answer = Answer {
-            outcome,
-            result: Value::Object(result),
-            image_bytes,
-            format: job.drawing.format,
-        };
+        let stored = images
+            .iter()
+            .map(|(format, image)| Stored { bytes: image.len() as u64, format: *format })
+            .collect();
+        let answer = Answer { outcome, result: Value::Object(result), images: stored };
         let record = Record::Answered { job: name.to_owned(), answer: Box::new(answer.clone()) };
         if let Err(error) = self.journal.append(&record) {
             log::error!("{error}");
@@ -394,35 +395,30 @@ impl App {
     }
 
     /// Sends a job's answer: to its own topics, or, for a repeated prompt, to that prompt's reply topic too.
-    fn send_answer(&mut self, name: &str, reply: Option<Reply>, fresh: Option<Vec<Vec<u8>>>) {
+    fn send_answer(
+        &mut self,
+        name: &str,
+        reply: Option<Reply>,
+        fresh: Option<Vec<(Format, Vec<u8>)>>,
+    ) {
         let Some((job, answer)) = self.machine.answer_of(name) else { return };
         let (reply, answer) = (reply.unwrap_or_else(|| job.reply.clone()), answer.clone());
         let images = match fresh {
             Some(images) => images,
-            None => {
-                let read = (0..answer.image_bytes.len())
-                    .map(|index| self.answers.read(name, index))
-                    .collect();
-                match read {
-                    Ok(images) => images,
-                    Err(error) => {
-                        log::error!("the pictures of job {name} cannot be read: {error}");
-                        Vec::new()
-                    }
-                }
-            }
+            None => self.stored_images(name, &answer),
         };
         let mut result = answer.result.clone();
-        let total = images.len();
-        for (index, image) in images.into_iter().enumerate() {
-            let (image, kind) = match fit::fit(image, answer.format, self.packet_bytes_max) {
-                Ok(fitted) => fitted,
-                Err(reason) => {
-                    log::warn!("picture {index} of job {name} is not sent: {reason}");
-                    result["image_error"] = reason.into();
-                    continue;
-                }
-            };
+        let (total, room) = (images.len(), fit::image_bytes_max(self.packet_bytes_max));
+        for (index, (format, image)) in images.into_iter().enumerate() {
+            if image.len() > room {
+                let reason = format!(
+                    "it has {} bytes but the broker takes {room}; raise its limit",
+                    image.len()
+                );
+                log::warn!("picture {index} of job {name} is not sent: {reason}");
+                result["image_error"] = reason.into();
+                continue;
+            }
             let properties = vec![
                 ("job".to_owned(), name.to_owned()),
                 ("index".to_owned(), index.to_string()),
@@ -436,7 +432,7 @@ impl App {
                     topic,
                     payload: image.clone(),
                     retain,
-                    content_type: Some(kind),
+                    content_type: Some(format.content_type()),
                     correlation: reply.correlation(),
                     properties: properties.clone(),
                     token,
@@ -460,6 +456,17 @@ impl App {
         if !self.connection.is_connected() {
             self.publishing.clear();
         }
+    }
+
+    fn stored_images(&self, name: &str, answer: &Answer) -> Vec<(Format, Vec<u8>)> {
+        let read = |(index, stored): (usize, &Stored)| {
+            Ok((stored.format, self.answers.read(name, index)?))
+        };
+        let images: std::io::Result<Vec<_>> = answer.images.iter().enumerate().map(read).collect();
+        images.unwrap_or_else(|error| {
+            log::error!("the pictures of job {name} cannot be read: {error}");
+            Vec::new()
+        })
     }
 
     fn published(&mut self, name: &str) {

@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::job::Job;
+use crate::job::{Format, Job};
 
 /// What came out of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drawn {
-    /// Encoded pictures, in the job's format.
-    pub images: Vec<Vec<u8>>,
+    /// Encoded pictures, in the job's format or, where that is larger than may be sent, a smaller one.
+    pub images: Vec<(Format, Vec<u8>)>,
     /// What the result message says of them: seed, steps, size, seconds, memory.
     pub facts: serde_json::Map<String, serde_json::Value>,
 }
@@ -35,13 +35,15 @@ pub enum DrawError {
 
 /// What draws.
 pub trait Artist: Send {
-    /// Draws a job. `progress(step, steps)` is called between steps; false asks to stop.
+    /// Draws a job; a picture may have `image_bytes_max` bytes. `progress(step, steps)` is called often; `steps` is above 0 where a step has ended; false asks
+    /// to stop.
     ///
     /// # Errors
     /// [`DrawError`] if it was stopped or cannot be drawn.
     fn draw(
         &mut self,
         job: &Job,
+        image_bytes_max: usize,
         progress: &mut dyn FnMut(u32, u32) -> bool,
     ) -> Result<Drawn, DrawError>;
 }
@@ -69,9 +71,16 @@ pub enum Report {
     },
 }
 
+/// A job on its way to the thread.
+struct Order {
+    job: Job,
+    image_bytes_max: usize,
+    handed: Instant,
+}
+
 /// The event loop's end of the drawer.
 pub struct Drawer {
-    jobs: Option<SyncSender<(Box<Job>, Instant)>>,
+    jobs: Option<SyncSender<Order>>,
     reports: UnboundedReceiver<Report>,
     stop: Arc<AtomicBool>,
     /// Counts steps, so that the watchdog sees real progress.
@@ -85,28 +94,26 @@ impl Drawer {
     /// # Errors
     /// If the system refuses a thread.
     pub fn start(artist: Box<dyn Artist>) -> std::io::Result<Self> {
-        let (jobs, inbox) = sync_channel::<(Box<Job>, Instant)>(1);
+        let (jobs, inbox) = sync_channel::<Order>(1);
         let (outbox, reports) = unbounded_channel();
         let stop = Arc::new(AtomicBool::new(false));
         let beats = Arc::new(AtomicU64::new(0));
         let (stop_seen, beats_counted) = (stop.clone(), beats.clone());
         let thread = std::thread::Builder::new().name("drawer".into()).spawn(move || {
             let mut artist = artist;
-            for (job, handed) in inbox {
-                work(&mut *artist, &job, handed, &outbox, &stop_seen, &beats_counted);
+            for order in inbox {
+                work(&mut *artist, &order, &outbox, &stop_seen, &beats_counted);
             }
         })?;
         Ok(Drawer { jobs: Some(jobs), reports, stop, beats, thread: Some(thread) })
     }
 
-    /// Hands it a job. Only one may be with it at a time.
-    ///
-    /// # Errors
-    /// The job, if the thread is gone.
-    pub fn hand(&self, job: Job) -> Result<(), Box<Job>> {
+    /// Hands it a job; false if the thread is gone. Only one job may be with it at a time.
+    pub fn hand(&self, job: Job, image_bytes_max: usize) -> bool {
         self.stop.store(false, Ordering::Release);
-        let Some(jobs) = &self.jobs else { return Err(Box::new(job)) };
-        jobs.send((Box::new(job), Instant::now())).map_err(|error| error.0.0)
+        let Some(jobs) = &self.jobs else { return false };
+        let order = Order { job, image_bytes_max, handed: Instant::now() };
+        jobs.send(order).is_ok()
     }
 
     /// Asks it to stop the job that it draws; the end is reported as [`DrawError::Cancelled`].
@@ -139,19 +146,21 @@ impl Drop for Drawer {
 
 fn work(
     artist: &mut dyn Artist,
-    job: &Job,
-    handed: Instant,
+    order: &Order,
     outbox: &UnboundedSender<Report>,
     stop: &AtomicBool,
     beats: &AtomicU64,
 ) {
-    let start_ms = handed.elapsed().as_secs_f64() * 1e3;
+    let job = &order.job;
+    let start_ms = order.handed.elapsed().as_secs_f64() * 1e3;
     let mut progress = |step, steps| {
         beats.fetch_add(1, Ordering::AcqRel);
-        let _ = outbox.send(Report::Progress { job: job.job.clone(), step, steps });
+        if steps > 0 {
+            let _ = outbox.send(Report::Progress { job: job.job.clone(), step, steps });
+        }
         !stop.load(Ordering::Acquire)
     };
-    let result = artist.draw(job, &mut progress);
+    let result = artist.draw(job, order.image_bytes_max, &mut progress);
     beats.fetch_add(1, Ordering::AcqRel);
     let _ = outbox.send(Report::Ended { job: job.job.clone(), start_ms, result });
 }

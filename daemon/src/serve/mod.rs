@@ -4,6 +4,7 @@
 //! status. Never: inference on the event loop's thread; an accepted prompt that is not in the journal.
 
 pub mod app;
+pub mod artist;
 pub mod config;
 pub mod drawer;
 mod fit;

@@ -23,6 +23,7 @@ use crate::job::journal::Journal;
 use crate::job::{Machine, MachineLimits};
 use crate::mqtt::client::Connection;
 use crate::mqtt::message::PromptRules;
+use crate::mqtt::tls::client_config;
 use crate::mqtt::topic::Topics;
 
 /// How long the last messages may take when the daemon ends.
@@ -124,6 +125,20 @@ pub fn run(
     let _lock = lock(&config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(sources, config, artist, model, until))
+}
+
+/// Checks what can be checked without running: files that the settings name.
+///
+/// # Errors
+/// If one is not usable.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    deny_words(config)?;
+    password(config)?;
+    let (_, _, is_tls) = config.broker_address()?;
+    if is_tls {
+        client_config(&config.ca_file, &config.client_cert, &config.client_key)?;
+    }
+    Ok(())
 }
 
 async fn serve(

@@ -120,7 +120,9 @@ impl Emitter<'_> {
         let start = if start.at().iter().all(|&n| n == 0) {
             plantain::graph::Dim::fixed(0)
         } else {
-            self.sampling.dim(&start).ok_or_else(|| self.shape_error(std::slice::from_ref(&start)))?
+            self.sampling
+                .dim(&start)
+                .ok_or_else(|| self.shape_error(std::slice::from_ref(&start)))?
         };
         let op = Op::Slice { axis: dim as u32, start };
         let value = self.push(op, vec![value], shape)?;

@@ -1,0 +1,55 @@
+//! The machine's share: budget, threads, and a board's defaults for them.
+
+use super::Refusal;
+
+/// Arguments that several commands share.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct MachineChoice {
+    /// Memory that the whole process may take, such as 64M (MiB) [default: the board's, else as much as is fast]
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<String>,
+    /// Threads that compute [default: the board's, else one a CPU]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: Option<u32>,
+    /// Board whose defaults hold, see `plantain boards`
+    #[arg(long, value_name = "NAME", env = "PLANTAIN_BOARD")]
+    pub board: Option<String>,
+}
+
+/// What holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Of the whole process.
+    pub budget_bytes: Option<u64>,
+    /// That compute.
+    pub threads: Option<usize>,
+    /// Name of the board, if one was named.
+    pub board: Option<String>,
+}
+
+impl MachineChoice {
+    /// What holds: as named, else the board's.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if the budget is no size or the board is unknown.
+    pub fn settle(&self) -> anyhow::Result<Machine> {
+        let board = match &self.board {
+            Some(name) => {
+                Some(plantain_boards::find(name).map_err(|error| Refusal(error.to_string()))?)
+            }
+            None => None,
+        };
+        let budget_bytes = match &self.budget {
+            Some(text) => Some(
+                plantain::units::parse_bytes(text)
+                    .map_err(|error| Refusal(format!("--budget: {error}")))?,
+            ),
+            None => board.map(|board| board.defaults.budget_bytes),
+        };
+        let threads = self
+            .threads
+            .map(|threads| threads as usize)
+            .or(board.map(|board| board.defaults.threads as usize));
+        Ok(Machine { budget_bytes, threads, board: board.map(|board| board.name.clone()) })
+    }
+}
