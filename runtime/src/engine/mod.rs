@@ -180,13 +180,17 @@ impl Engine {
         name: &str,
         values: &[f32],
     ) -> Result<(), EngineError> {
-        let (offset, length, dtype) = self.input(network, name, "float input", false)?;
+        let (offset, length, dtype) = self.input(network, name, "input", false)?;
         self.check_length(network, name, length, values.len())?;
         match dtype {
             DType::F16 => {
                 (self.kernels.store_f16)(values, self.arena.write::<f16>(0, offset, length));
             }
-            _ => self.arena.write::<f32>(0, offset, length).copy_from_slice(values),
+            DType::F32 => self.arena.write::<f32>(0, offset, length).copy_from_slice(values),
+            DType::I32 => {
+                let slots = self.arena.write::<i32>(0, offset, length);
+                slots.iter_mut().zip(values).for_each(|(slot, &value)| *slot = value as i32);
+            }
         }
         self.arena.next_phase();
         Ok(())
@@ -332,7 +336,7 @@ impl Engine {
             .graph
             .input(name)
             .and_then(|id| program.place(id))
-            .filter(|&(_, _, dtype)| (dtype == DType::I32) == ids)
+            .filter(|&(_, _, dtype)| !ids || dtype == DType::I32)
             .ok_or_else(|| EngineError::Value {
                 network: program.graph.name.clone(),
                 what,
