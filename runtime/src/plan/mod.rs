@@ -244,6 +244,25 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Plans a network in strips of `height` rows, with scratch of `scratch_bytes` a step where that is enough,
+    /// whatever the limit.
+    ///
+    /// # Errors
+    /// [`PlanError::Graph`], [`PlanError::Check`].
+    pub fn in_strips(
+        graph: &Graph,
+        options: &PlanOptions,
+        height: usize,
+        scratch_bytes: usize,
+    ) -> Result<Self, PlanError> {
+        let tasks = Tasks::new(graph, options.binding)?;
+        let stages = order::strips(graph, &tasks, height.max(1));
+        let plan = Self::of_stages(graph, tasks, &stages, options, scratch_bytes);
+        check::check(graph, &plan)
+            .map_err(|error| PlanError::Check { network: graph.name.clone(), error })?;
+        Ok(plan)
+    }
+
     /// Builds the plan of given stages.
     fn of_stages(
         graph: &Graph,

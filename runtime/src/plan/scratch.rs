@@ -4,7 +4,7 @@
 //! Scratch changes how often a weight is read again and never a result.
 
 use crate::arena::align_up;
-use crate::graph::{Graph, Op, Window};
+use crate::graph::{Graph, Op, ResizeMode, Window};
 use crate::kernel::Attention;
 use crate::pack::panel::PANEL_GROUP;
 
@@ -127,6 +127,7 @@ pub fn worker_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
             Op::Depthwise { window, .. } | Op::Pool { window, .. } => {
                 window.kernel[0] as usize * input(0).row_len + 2 * output.row_len
             }
+            Op::Resize { mode: ResizeMode::Nearest, .. } if input(0).dtype == output.dtype => 0,
             Op::Resize { .. } => 3 * input(0).row_len + output.row_len,
             Op::ReduceMean { .. } | Op::ReduceSum { .. } => 3 * input(0).channels(),
             Op::TimestepEmbedding { .. } => output.channels(),

@@ -104,6 +104,9 @@ pub(super) fn resize(
 ) {
     let (x, row_len) = (&work.inputs[0], work.inputs[0].layout.row_len);
     let [_, height, _, channels] = x.layout.image();
+    if mode == ResizeMode::Nearest && x.layout.dtype == work.output.layout.dtype {
+        return repeat(cx, work, portion, factor);
+    }
     let (above, rest) = cx.own(work, portion).split_at_mut(row_len);
     let (below, rest) = rest.split_at_mut(row_len);
     let (between, out) = rest.split_at_mut(row_len);
@@ -127,5 +130,19 @@ pub(super) fn resize(
         let out = &mut out[..row_len * factor[1]];
         (cx.kernels.resize_row)(&stretch, line, out);
         cx.store(&work.output, row, 0..out.len(), out);
+    }
+}
+
+/// Repeats cells as they are.
+fn repeat(cx: &Context<'_>, work: &Work, portion: &Portion, [down, right]: [usize; 2]) {
+    let x = &work.inputs[0];
+    let cell = x.layout.channels() * x.layout.dtype.bytes();
+    for row in cx.share(portion.rows.clone()) {
+        // Rows of all samples have the same factor, so that no sample needs to be told apart.
+        let values = cx.raw(x, row / down, 0..x.layout.row_len);
+        let out = cx.raw_mut(&work.output, row, 0..work.output.layout.row_len);
+        for (out, cell) in out.chunks_exact_mut(cell * right).zip(values.chunks_exact(cell)) {
+            out.chunks_exact_mut(cell.len()).for_each(|out| out.copy_from_slice(cell));
+        }
     }
 }

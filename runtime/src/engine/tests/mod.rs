@@ -3,6 +3,7 @@
 mod naive;
 mod net;
 mod ops;
+mod tiles;
 
 use std::sync::Arc;
 

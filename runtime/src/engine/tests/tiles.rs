@@ -1,0 +1,128 @@
+//! Row tiling: the same bytes at any height of strip.
+
+use proptest::prelude::*;
+
+use super::net::{Net, window};
+use super::{BINDING, bits, ops, plan, run};
+use crate::graph::{
+    Binary, DType, InputScale, Op, PoolKind, ResizeMode, ShuffleOrder, Unary, ValueId,
+};
+use crate::kernel::Kernels;
+use crate::plan::{Plan, PlanOptions};
+
+/// A random graph of ops that work row by row, with residuals and joins between branches.
+fn rolling(seed: u64) -> Net {
+    let mut net = Net::new(seed);
+    let (height, width) = (4 + net.below(9), 2 + net.below(6));
+    let channels = 4 * (1 + net.below(4));
+    let samples = 1 + net.below(2);
+    let mut x = net.input(&[samples, height, width, channels], DType::F16);
+    let mut earlier: Vec<ValueId> = vec![x];
+    for _ in 0..3 + net.below(8) {
+        let shape = net.shape(x);
+        let alike: Vec<ValueId> =
+            earlier.iter().copied().filter(|&id| net.shape(id) == shape).collect();
+        let other = alike[net.below(alike.len())];
+        let n = 4 * (1 + net.below(8));
+        let scale = if net.below(2) == 0 { InputScale::Row } else { InputScale::Static(0.02) };
+        x = match net.below(12) {
+            0 => net.conv_i8(x, n, window(3, 1, 1), scale, (Some(Unary::Silu), None)),
+            1 => net.conv_i8(x, shape[3], window(3, 1, 1), scale, (None, Some(other))),
+            2 if shape[1] > 5 => net.conv_i8(x, n, window(3, 2, 1), scale, (None, None)),
+            3 => net.conv_f16(x, n, window(1, 1, 0), (Some(Unary::Tanh), None)),
+            4 => net.depthwise(x, window(5, 1, 2), (None, Some(other))),
+            5 => net.plain(Op::Binary { function: Binary::Add }, &[x, other]),
+            6 => net.plain(Op::Concat { axis: 3 }, &[x, other]),
+            7 if shape[1] < 20 => {
+                let mode = if n % 8 == 0 { ResizeMode::Nearest } else { ResizeMode::Bilinear };
+                net.plain(Op::Resize { factor: [2, 1], mode }, &[x])
+            }
+            8 if shape[1] % 2 == 0 && shape[2] % 2 == 0 && shape[3] < 40 => {
+                let order = ShuffleOrder::ChannelFirst;
+                net.plain(Op::PixelUnshuffle { factor: 2, order }, &[x])
+            }
+            9 if shape[3] >= 16 && shape[3] % 4 == 0 && shape[1] < 20 => {
+                let order = ShuffleOrder::BlockFirst;
+                net.plain(Op::PixelShuffle { factor: 2, order }, &[x])
+            }
+            10 if shape[3] % 2 == 0 => net.group_norm(x, 2, Some(Unary::Silu)),
+            11 => {
+                let kind = PoolKind::Max;
+                net.plain(Op::Pool { kind, window: window(3, 1, 1) }, &[x])
+            }
+            _ => net.layer_norm(x),
+        };
+        earlier.push(x);
+    }
+    net.output(x);
+    // Sometimes a value inside the run is read as well.
+    if net.below(3) == 0 {
+        let index = 1 + net.below(earlier.len() - 1);
+        net.output(earlier[index]);
+    }
+    net
+}
+
+fn strips(net: &Net, threads: usize, height: usize, scratch_bytes: usize) -> Plan {
+    Plan::in_strips(&net.graph, &PlanOptions::new(BINDING, threads), height, scratch_bytes).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn strips_change_no_byte(
+        seed in 0u64..1 << 40,
+        height in 1usize..9,
+        threads in 1usize..4,
+        scratch_bytes in prop::sample::select(vec![0usize, 2000, 1 << 18]),
+    ) {
+        let net = rolling(seed);
+        let kernels = Kernels::available()[0];
+        let whole = bits(&run(&net, plan(&net, 1), kernels));
+        let tiled = strips(&net, threads, height, scratch_bytes);
+        prop_assert_eq!(bits(&run(&net, tiled, kernels)), whole);
+    }
+}
+
+#[test]
+fn a_decoder_rolls_in_a_few_rows() {
+    let mut net = Net::new(1);
+    let mut x = net.input(&[1, 8, 8, 4], DType::F16);
+    for level in 0..3 {
+        x = net.conv_i8(x, 32, window(3, 1, 1), InputScale::Row, (Some(Unary::Relu), None));
+        x = net.conv_i8(x, 32, window(3, 1, 1), InputScale::Row, (None, Some(x)));
+        if level < 2 {
+            x = net.plain(Op::Resize { factor: [2, 2], mode: ResizeMode::Nearest }, &[x]);
+        }
+    }
+    let out = net.conv_i8(x, 3, window(3, 1, 1), InputScale::Row, (None, None));
+    net.output(out);
+    let (whole, tiled) = (plan(&net, 1), strips(&net, 1, 1, 0));
+    // Two images of 32 x 32 x 32 halves against rings of some rows.
+    assert!(whole.arena_bytes > 128 << 10, "{}", whole.arena_bytes);
+    assert!(tiled.arena_bytes < 48 << 10, "{}", tiled.arena_bytes);
+    let kernels = Kernels::available()[0];
+    assert_eq!(bits(&run(&net, tiled, kernels)), bits(&run(&net, whole, kernels)));
+}
+
+#[test]
+fn any_limit_gives_the_same_bytes_or_names_the_smallest() {
+    let net = ops::unet(9);
+    let kernels = Kernels::available()[0];
+    let whole = plan(&net, 2);
+    let expected = bits(&run(&net, whole.clone(), kernels));
+    let mut options = PlanOptions::new(BINDING, 2);
+    options.arena_bytes_max = 0;
+    let refused = Plan::new(&net.graph, &options).unwrap_err();
+    let crate::plan::PlanError::Arena { needed, allowed: 0, .. } = refused else {
+        panic!("{refused}");
+    };
+    assert!(needed <= whole.arena_bytes, "{needed} {}", whole.arena_bytes);
+    for limit in (needed..whole.arena_bytes + 1).step_by(4096) {
+        options.arena_bytes_max = limit;
+        let plan = Plan::new(&net.graph, &options).unwrap();
+        assert!(plan.arena_bytes <= limit);
+        assert_eq!(bits(&run(&net, plan, kernels)), expected, "at {limit}");
+    }
+}
