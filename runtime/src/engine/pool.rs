@@ -63,6 +63,14 @@ impl Crew<'_> {
     }
 }
 
+struct Greeting;
+
+impl Job for Greeting {
+    fn run(&self, crew: &Crew<'_>) -> Result<(), Stopped> {
+        crew.barrier(|| {})
+    }
+}
+
 struct Gate {
     parties: usize,
     spins: u32,
@@ -181,6 +189,11 @@ impl Pool {
                     .stack_size(STACK_BYTES)
                     .spawn(move || serve(&shared, worker))?,
             );
+        }
+        // A thread allocates while it starts: load ends when all have run something.
+        let greeting: Arc<dyn Job> = Arc::new(Greeting);
+        if pool.run(&greeting, None).is_err() {
+            return Err(std::io::Error::other("a new thread panicked"));
         }
         Ok(pool)
     }

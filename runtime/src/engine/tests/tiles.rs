@@ -34,18 +34,19 @@ fn rolling(seed: u64) -> Net {
             5 => net.plain(Op::Binary { function: Binary::Add }, &[x, other]),
             6 => net.plain(Op::Concat { axis: 3 }, &[x, other]),
             7 if shape[1] < 20 => {
-                let mode = if n % 8 == 0 { ResizeMode::Nearest } else { ResizeMode::Bilinear };
+                let mode =
+                    if n.is_multiple_of(8) { ResizeMode::Nearest } else { ResizeMode::Bilinear };
                 net.plain(Op::Resize { factor: [2, 1], mode }, &[x])
             }
-            8 if shape[1] % 2 == 0 && shape[2] % 2 == 0 && shape[3] < 40 => {
+            8 if shape[1].is_multiple_of(2) && shape[2].is_multiple_of(2) && shape[3] < 40 => {
                 let order = ShuffleOrder::ChannelFirst;
                 net.plain(Op::PixelUnshuffle { factor: 2, order }, &[x])
             }
-            9 if shape[3] >= 16 && shape[3] % 4 == 0 && shape[1] < 20 => {
+            9 if shape[3] >= 16 && shape[3].is_multiple_of(4) && shape[1] < 20 => {
                 let order = ShuffleOrder::BlockFirst;
                 net.plain(Op::PixelShuffle { factor: 2, order }, &[x])
             }
-            10 if shape[3] % 2 == 0 => net.group_norm(x, 2, Some(Unary::Silu)),
+            10 if shape[3].is_multiple_of(2) => net.group_norm(x, 2, Some(Unary::Silu)),
             11 => {
                 let kind = PoolKind::Max;
                 net.plain(Op::Pool { kind, window: window(3, 1, 1) }, &[x])
