@@ -135,8 +135,9 @@ pub enum Kind {
     Input,
     /// Known at pack time. Shape is the tensor's.
     Constant(Arc<FloatTensor>),
-    /// A constant that is not the same at all bindings, so that no pack can hold it.
-    Varying,
+    /// A constant that is not the same at all bindings, so that no pack can hold it: its values by
+    /// binding if it is a single number, else nothing.
+    Varying(Vec<f32>),
     /// An op of the imported model that has no form here; refused if an output needs it.
     Unsupported(String),
     /// A function of each value.

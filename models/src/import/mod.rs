@@ -96,19 +96,39 @@ fn merge(known: Flow, other: &Flow) -> Result<Flow, String> {
     for (a, b) in known.nodes.into_iter().zip(&other.nodes) {
         let same = a.name == b.name && a.inputs == b.inputs && a.shape.len() == b.shape.len();
         let name = a.name.clone();
-        merged.nodes.push(merge_node(a, b).filter(|_| same).ok_or(name)?);
+        merged.nodes.push(merge_node(a, b, known.bindings).filter(|_| same).ok_or(name)?);
     }
     Ok(merged)
 }
 
-fn merge_node(a: Node, b: &Node) -> Option<Node> {
+/// `known`: bindings of `a`.
+fn merge_node(a: Node, b: &Node, known: usize) -> Option<Node> {
+    let single = |tensor: &crate::lower::FloatTensor| match tensor.data[..] {
+        [value] => Some(value),
+        _ => None,
+    };
     let append = |a: &Size, b: &Size| Size::new([a.at(), b.at()].concat());
     let kind = match (a.kind, &b.kind) {
         (Kind::Slice(axis, from), Kind::Slice(other, to)) if axis == *other => {
             Kind::Slice(axis, append(&from, to))
         }
         (Kind::Constant(x), Kind::Constant(y)) if *x == **y => Kind::Constant(x),
-        (Kind::Constant(_) | Kind::Varying, Kind::Constant(_)) => Kind::Varying,
+        (Kind::Constant(x), Kind::Constant(y)) => match (single(&x), single(y)) {
+            // So far it was the same everywhere.
+            (Some(a_value), Some(b_value)) => {
+                let mut values = vec![a_value; a.shape.first().map_or(known, Size::bindings)];
+                values.push(b_value);
+                Kind::Varying(values)
+            }
+            _ => Kind::Varying(Vec::new()),
+        },
+        (Kind::Varying(mut values), Kind::Constant(y)) => match single(y) {
+            Some(value) if !values.is_empty() => {
+                values.push(value);
+                Kind::Varying(values)
+            }
+            _ => Kind::Varying(Vec::new()),
+        },
         (kind, other) => {
             let equal = format!("{kind:?}") == format!("{other:?}");
             equal.then_some(kind)?

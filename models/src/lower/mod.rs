@@ -8,6 +8,7 @@ mod epilogue;
 mod error;
 pub(crate) mod fit;
 mod fuse;
+mod hoist;
 mod network;
 mod view;
 
@@ -27,6 +28,7 @@ use crate::import::Imported;
 pub fn lower(imported: &Imported, name: &str) -> Result<FloatNetwork, LowerError> {
     let fused = fuse::fuse(&imported.flow);
     let mut emitted = emit::emit(&fused, &imported.sampling, name)?;
+    hoist::hoist(&mut emitted);
     epilogue::fuse(&mut emitted);
     Ok(FloatNetwork {
         graph: emitted.graph,

@@ -79,6 +79,12 @@ impl View {
         (0..self.axes.len()).any(|axis| self.stretched(axis))
     }
 
+    /// Axes whose atoms do not lie together in memory.
+    pub fn pieces(&self) -> usize {
+        let apart = |pair: &[usize]| pair[0] + 1 != pair[1];
+        self.axes.iter().filter(|axis| axis.atoms.windows(2).any(apart)).count()
+    }
+
     /// Atoms in the order of the axes.
     pub fn logical(&self) -> Vec<usize> {
         self.axes.iter().flat_map(|axis| axis.atoms.iter().copied()).collect()

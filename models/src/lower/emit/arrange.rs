@@ -82,7 +82,23 @@ impl Emitter<'_> {
         groups: &Groups,
         shape: &[Size],
     ) -> Result<Option<ValueId>> {
-        let [batch, rows, columns, channels] = groups.as_slice() else { return Ok(None) };
+        let [batch, rows, columns, channels] = match groups.as_slice() {
+            [batch, rows, columns, channels] => [batch, rows, columns, channels],
+            // Tokens: rows and columns joined.
+            [batch, tokens, channels] => {
+                for at in 1..tokens.len() {
+                    let (rows, columns) = tokens.split_at(at);
+                    let image =
+                        vec![batch.clone(), rows.to_vec(), columns.to_vec(), channels.clone()];
+                    let sizes: Vec<Size> = image.iter().map(|g| view.product(g)).collect();
+                    if let Some(shuffled) = self.shuffle(view, value, &image, &sizes)? {
+                        return self.reshaped(shuffled, shape.to_vec()).map(Some);
+                    }
+                }
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
         let is_memory = |parts: &[&[usize]]| {
             parts.iter().copied().flatten().enumerate().all(|(i, &atom)| i == atom)
         };

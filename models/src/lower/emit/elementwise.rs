@@ -177,16 +177,12 @@ impl Emitter<'_> {
         let rank = |view: &View| match view.source {
             Source::Constant(_) => (0, 0, false),
             Source::Value(value) => {
-                let pieces = view
-                    .axes
-                    .iter()
-                    .filter(|axis| axis.atoms.windows(2).any(|pair| pair[0] + 1 != pair[1]));
                 let producer = self.graph.nodes.iter().rev().find(|n| n.output == value);
                 let sums = matches!(
                     producer.map(|n| &n.op),
                     Some(Op::MatmulF16 { .. } | Op::ConvF16 { .. })
                 );
-                (1, usize::MAX - pieces.count(), sums)
+                (1, usize::MAX - view.pieces(), sums)
             }
         };
         let mut best: Option<usize> = None;

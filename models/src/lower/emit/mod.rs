@@ -111,7 +111,7 @@ impl Emitter<'_> {
             Kind::Constant(tensor) => {
                 Ok(View::row_major(Source::Constant(Arc::clone(tensor)), &node.shape, bindings))
             }
-            Kind::Varying => Err(LowerError::Varying { node: node.name.clone() }),
+            Kind::Varying(_) => Err(LowerError::Varying { node: node.name.clone() }),
             Kind::Unsupported(what) => Err(LowerError::unsupported(
                 &node.name,
                 format!("the op {what}"),

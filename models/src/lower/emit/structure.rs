@@ -33,10 +33,11 @@ impl Emitter<'_> {
         }
         let prepared = (0..views.len()).all(|index| views[index].join(axis).is_some())
             && refine_others(&mut views, axis);
-        let lead = (0..views.len()).find(|&index| {
+        let candidates = (0..views.len()).filter(|&index| {
             matches!(views[index].source, Source::Value(_))
                 && !views[index].axes[axis].atoms.is_empty()
         });
+        let lead = candidates.min_by_key(|&index| views[index].pieces());
         let (Some(lead), true) = (lead, prepared) else { return self.concat_plain(node, axis) };
         let lead_view = views[lead].clone();
         let Some(&along) = lead_view.axes[axis].atoms.first() else {

@@ -54,17 +54,77 @@ impl Fuser {
         }
     }
 
-    /// The value comes from a matmul through nothing but scales and masks.
+    /// The value comes from a matmul of computed values through nothing but scales, masks and a
+    /// softmax.
     fn scored(&self, mut id: Id) -> bool {
         loop {
             let node = self.at(id);
             match &node.kind {
                 Kind::Einsum(_) => return true,
-                Kind::Unary(Unary::Affine { .. }) => id = node.inputs[0],
+                Kind::Unary(Unary::Affine { .. }) | Kind::Softmax(_) => id = node.inputs[0],
                 Kind::Binary(Binary::Add) => return node.inputs.iter().any(|&i| self.scored(i)),
                 _ => return false,
             }
         }
+    }
+
+    /// Scores that are reshaped before they are scaled, masked or normalised (heads folded into
+    /// the batch) are reshaped after it instead, where the reshape meets its inverse.
+    pub(super) fn reshape_below_scores(&mut self, node: &Node) -> Option<Id> {
+        let place = match node.kind {
+            Kind::Unary(Unary::Affine { .. }) => 0,
+            Kind::Softmax(axis) if axis + 1 == node.shape.len() => 0,
+            Kind::Binary(Binary::Add) => (0..2).find(|&i| self.reshaped_scores(node.inputs[i]))?,
+            _ => return None,
+        };
+        if !self.reshaped_scores(node.inputs[place]) {
+            return None;
+        }
+        let x = self.at(node.inputs[place]).inputs[0];
+        let shape = self.at(x).shape.clone();
+        let (last, rank) = (node.shape.len() - 1, shape.len());
+        if shape.last() != node.shape.last() || self.at(node.inputs[place]).shape != node.shape {
+            return None;
+        }
+        let mut inputs = vec![x];
+        if let Some(&mask) = node.inputs.get(1 - place).filter(|_| node.inputs.len() == 2) {
+            let mask_shape = self.at(mask).shape.clone();
+            let plain = last >= 1 && mask_shape[..last - 1].iter().all(Size::is_one);
+            let target = if mask_shape == node.shape {
+                shape.clone()
+            } else if plain && rank >= 2 && shape[rank - 2..] == node.shape[last - 1..] {
+                let mut target = vec![Size::same(1, self.bindings()); rank - 2];
+                target.extend_from_slice(&mask_shape[last - 1..]);
+                target
+            } else {
+                return None;
+            };
+            inputs.push(self.reshaped(node, mask, target));
+        }
+        let kind = match node.kind {
+            Kind::Softmax(_) => Kind::Softmax(rank - 1),
+            _ => node.kind.clone(),
+        };
+        let id = self.helper(node, kind, inputs, shape);
+        Some(self.add(Node { kind: Kind::Reshape, inputs: vec![id], ..node.clone() }))
+    }
+
+    fn reshaped_scores(&self, id: Id) -> bool {
+        let node = self.at(id);
+        matches!(node.kind, Kind::Reshape) && self.scored(node.inputs[0])
+    }
+
+    /// A reshape of reshaped scores.
+    pub(super) fn reshapes_of_scores(&mut self, node: &Node) -> Option<Id> {
+        let Kind::Reshape = node.kind else { return None };
+        if !self.reshaped_scores(node.inputs[0]) {
+            return None;
+        }
+        let x = self.at(node.inputs[0]).inputs[0];
+        if self.at(x).shape == node.shape {
+            return Some(x);
+        }
+        Some(self.push(Node { inputs: vec![x], ..node.clone() }))
     }
 
     fn assemble(

@@ -38,12 +38,14 @@ struct Fuser {
 /// A pattern: the fused form of a node, or nothing if the node is not of its kind.
 type Pattern = fn(&mut Fuser, &Node) -> Option<Id>;
 
-const PATTERNS: [Pattern; 20] = [
+const PATTERNS: [Pattern; 22] = [
     Fuser::fold_cast,
     Fuser::scalar_operand,
     Fuser::affine_chain,
     Fuser::clamps,
     Fuser::mean,
+    Fuser::reshape_below_scores,
+    Fuser::reshapes_of_scores,
     Fuser::linear,
     Fuser::attention,
     Fuser::sdpa,

@@ -8,12 +8,28 @@ use crate::import::flow::{Fold, Id, Kind, Node, Size};
 impl Fuser {
     /// A sum divided by its count.
     pub(super) fn mean(&mut self, node: &Node) -> Option<Id> {
-        let Kind::Unary(Unary::Affine { scale, shift: 0.0 }) = node.kind else { return None };
-        let sum = self.at(node.inputs[0]).clone();
+        let (sum, scales) = match node.kind {
+            Kind::Unary(Unary::Affine { scale, shift: 0.0 }) => {
+                (node.inputs[0], vec![scale; self.bindings()])
+            }
+            Kind::Binary(function @ (Binary::Mul | Binary::Div)) => {
+                let [a, b] = node.inputs[..] else { return None };
+                let (sum, factor) = match self.at(a).kind {
+                    Kind::Varying(_) if function == Binary::Mul => (b, a),
+                    _ => (a, b),
+                };
+                let Kind::Varying(values) = &self.at(factor).kind else { return None };
+                let inverse = |v: &f32| if function == Binary::Div { 1.0 / v } else { *v };
+                (sum, values.iter().map(inverse).collect())
+            }
+            _ => return None,
+        };
+        let sum = self.at(sum).clone();
         let Kind::Reduce(Fold::Sum, axes) = &sum.kind else { return None };
         let shape = &self.at(sum.inputs[0]).shape;
         let count = Size::product(axes.iter().map(|&axis| &shape[axis]), self.bindings());
-        let is_mean = count.at().iter().all(|&n| (scale * n as f32 - 1.0).abs() < 1e-5);
+        let is_mean = scales.len() == self.bindings()
+            && count.at().iter().zip(&scales).all(|(&n, s)| (s * n as f32 - 1.0).abs() < 1e-5);
         let kind = Kind::Reduce(Fold::Mean, axes.clone());
         is_mean.then(|| self.push(Node { kind, inputs: sum.inputs.clone(), ..node.clone() }))
     }
