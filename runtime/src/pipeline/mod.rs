@@ -35,3 +35,6 @@ pub use spec::{
 };
 pub use text::TEXTS_KEPT;
 pub use vocabulary::WORD_STATES;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! A whole pipeline over a pack so small that plain Rust can say what its picture must be.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use half::f16;
+use serde_json::{Value, json};
+
+use super::tokenizer::build_vocabulary;
+use super::*;
+use crate::image::{Channels, Format, find_xmp};
+use crate::pack::{Metadata, Pack, PackBuilder};
+use crate::rng::{Stream, fill_normal};
+
+/// Ids 0 to 3 are special.
+const TOKENS: [&str; 7] = ["[P]", "[S]", "[E]", "[U]", "red", "apple", "cat"];
+const STATES: usize = 4;
+const LATENT: usize = 2;
+const FREQUENCY: f32 = 0.01;
+
+fn table() -> Vec<f16> {
+    (0..TOKENS.len() * STATES).map(|i| f16::from_f32((i as f32 * 0.7).sin())).collect()
+}
+
+fn graphs() -> Value {
+    let image = |c: u32| json!([{"b": 1}, {"h": 1}, {"w": 1}, c]);
+    let double = |c: u32| json!([{"b": 1}, {"h": 2}, {"w": 2}, c]);
+    let value = |name: &str, shape: Value| json!({"name": name, "shape": shape, "dtype": "f32"});
+    let ids = json!({"name": "ids", "shape": [{"b": 1}, 5], "dtype": "i32"});
+    let rows = || json!([{"b": 1}, 5, 4]);
+    let row = |c: u32| json!([{"b": 1}, 1, 1, c]);
+    json!([
+        {"name": "text_encoder", "inputs": [0, 1], "outputs": [4],
+         "values": [ids, value("mask", json!([{"b": 1}, 5])), value("rows", rows()),
+                    value("column", json!([{"b": 1}, 5, 1])), value("states", rows())],
+         "nodes": [
+            {"name": "gather", "op": "gather", "table": "table", "rows": 7, "inputs": [0], "output": 2},
+            {"name": "column", "op": "reshape", "inputs": [1], "output": 3},
+            {"name": "masked", "op": "binary", "function": "mul", "inputs": [2, 3], "output": 4}]},
+        {"name": "denoiser", "inputs": [0, 1, 2, 3], "outputs": [13],
+         "values": [value("sample", image(2)), value("timestep", json!([{"b": 1}])),
+                    value("states", rows()), value("mask", json!([{"b": 1}, 5])),
+                    value("column", json!([{"b": 1}, 5, 1])), value("masked", rows()),
+                    value("sum", json!([{"b": 1}, 1, 4])), value("text", json!([{"b": 1}, 1, 2])),
+                    value("text_row", row(2)), value("time", json!([{"b": 1}, 2])),
+                    value("time_row", row(2)), value("with_text", image(2)),
+                    value("with_time", image(2)), value("prediction", image(2))],
+         "nodes": [
+            {"name": "column", "op": "reshape", "inputs": [3], "output": 4},
+            {"name": "masked", "op": "binary", "function": "mul", "inputs": [2, 4], "output": 5},
+            {"name": "sum", "op": "reduce_sum", "axes": [1], "inputs": [5], "output": 6},
+            {"name": "text", "op": "slice", "axis": 2, "start": 0, "inputs": [6], "output": 7},
+            {"name": "text_row", "op": "reshape", "inputs": [7], "output": 8},
+            {"name": "time", "op": "timestep_embedding", "frequencies": "frequencies",
+             "sin_first": true, "inputs": [1], "output": 9},
+            {"name": "time_row", "op": "reshape", "inputs": [9], "output": 10},
+            {"name": "with_text", "op": "binary", "function": "add", "inputs": [0, 8], "output": 11},
+            {"name": "with_time", "op": "binary", "function": "add", "inputs": [11, 10], "output": 12},
+            {"name": "prediction", "op": "unary", "function": {"affine": {"scale": 0.5, "shift": 0.1}},
+             "inputs": [12], "output": 13}]},
+        {"name": "decoder", "inputs": [0], "outputs": [4],
+         "values": [value("latent", image(2)), value("tanh", image(2)), value("wide", double(2)),
+                    value("first", double(1)), value("image", double(3))],
+         "nodes": [
+            {"name": "tanh", "op": "unary", "function": "tanh", "inputs": [0], "output": 1},
+            {"name": "wide", "op": "resize", "factor": [2, 2], "mode": "nearest", "inputs": [1], "output": 2},
+            {"name": "first", "op": "slice", "axis": 3, "start": 0, "inputs": [2], "output": 3},
+            {"name": "image", "op": "concat", "axis": 3, "inputs": [2, 3], "output": 4}]},
+        {"name": "refiner", "inputs": [0], "outputs": [2],
+         "values": [value("image", image(3)), value("negative", image(3)), value("fine", double(3))],
+         "nodes": [
+            {"name": "negative", "op": "unary", "function": "neg", "inputs": [0], "output": 1},
+            {"name": "fine", "op": "resize", "factor": [2, 2], "mode": "nearest", "inputs": [1], "output": 2}]}
+    ])
+}
+
+fn spec() -> Value {
+    json!({
+        "tokenizer": {"kind": "word_piece", "tokens_max": 5, "uncased": true, "start_id": 1,
+                      "end_id": 2, "pad_id": 0, "unknown_id": 3, "vocabulary": "vocabulary"},
+        "size": {"latent_channels": 2, "cell_pixels": 4, "default": [24, 16], "min": [8, 8],
+                 "max": [64, 64], "multiple": 8, "range": [-1.0, 1.0], "latent_scale": 0.5,
+                 "latent_shift": 0.25},
+        "scheduler": {"kind": "lcm", "num_train_timesteps": 1000, "beta_start": 0.00085,
+                      "beta_end": 0.012, "beta_schedule": "scaled_linear",
+                      "original_inference_steps": 50, "timestep_scaling": 10.0,
+                      "set_alpha_to_one": true},
+        "prediction": "epsilon",
+        "wiring": {"text_ids": "ids", "text_mask": "mask", "text_states": "states",
+                   "denoiser_sample": "sample", "denoiser_timestep": "timestep",
+                   "denoiser_states": "states", "denoiser_mask": "mask",
+                   "decoder_latent": "latent", "refiner_image": "image"},
+        "steps_default": 3, "guidance_scale_default": 2.5,
+        "styles": [{"name": "red", "prompt": "red {prompt}", "negative": "cat"}],
+        "words": ["apple", "cat"]
+    })
+}
+
+fn pack(graphs: Value, spec: Value, tokens: &[&str]) -> Result<Arc<Pack>, PipelineError> {
+    let metadata = Metadata {
+        graphs: serde_json::from_value(graphs).unwrap(),
+        pipeline: Some(serde_json::from_value(spec).unwrap()),
+        ..Metadata::default()
+    };
+    let vocabulary = build_vocabulary(tokens);
+    let pack = PackBuilder::new(metadata)
+        .u8("vocabulary", &[vocabulary.len()], &vocabulary)
+        .f16("table", &[TOKENS.len(), STATES], &table())
+        .f32("frequencies", &[1], &[FREQUENCY])
+        .open()?;
+    Ok(Arc::new(pack))
+}
+
+fn open(options: Options) -> Pipeline {
+    Pipeline::new(pack(graphs(), spec(), &TOKENS).unwrap(), options).unwrap()
+}
+
+fn draw(pipeline: &mut Pipeline, request: &Request) -> Picture {
+    pipeline.generate(request, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn request() -> Request {
+    Request { style: Some("red".to_owned()), ..Request::new("Apple").with_seed(5) }
+}
+
+/// The picture of `ids` against `negative`, written without any part of the runtime but noise and scheduler.
+fn expected(
+    ids: &[usize],
+    negative: &[usize],
+    guidance: f32,
+    seed: u64,
+    size: [usize; 2],
+) -> Vec<u8> {
+    let text = |ids: &[usize]| -> [f32; LATENT] {
+        std::array::from_fn(|c| ids.iter().map(|&id| table()[id * STATES + c].to_f32()).sum())
+    };
+    let (positive, negative) = (text(ids), text(negative));
+    let spec: PipelineSpec = serde_json::from_value(spec()).unwrap();
+    let scheduler = scheduler::schedule(&spec.scheduler, spec.prediction, 3).unwrap();
+    let (columns, rows) = (size[0] / 4, size[1] / 4);
+    let mut latent = vec![0.0; columns * rows * LATENT];
+    let mut noise = latent.clone();
+    fill_normal(seed, Stream::Latent, &mut latent);
+    for step in 0..3 {
+        let angle = scheduler.timestep(step) * FREQUENCY;
+        let time = [angle.sin(), angle.cos()];
+        let output: Vec<f32> = latent
+            .iter()
+            .enumerate()
+            .map(|(i, x)| {
+                let c = i % LATENT;
+                let predict = |text: [f32; LATENT]| 0.5 * (x + text[c] + time[c]) + 0.1;
+                let (positive, negative) = (predict(positive), predict(negative));
+                negative + guidance * (positive - negative)
+            })
+            .collect();
+        fill_normal(seed, Stream::Step(step as u32), &mut noise);
+        scheduler.step(step, &mut latent, &output, &noise);
+    }
+    let mut bytes = Vec::new();
+    for y in 0..size[1] {
+        for x in 0..size[0] {
+            for c in [0, 1, 0] {
+                let value = latent[(y / 4 * columns + x / 4) * LATENT + c] / 0.5 + 0.25;
+                bytes.push(((1.0 - value.tanh()) * 127.5).round() as u8);
+            }
+        }
+    }
+    bytes
+}
+
+fn assert_near(actual: &[u8], expected: &[u8]) {
+    assert_eq!(actual.len(), expected.len());
+    let worst = actual.iter().zip(expected).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(worst <= Some(1), "differs by {worst:?} of 255");
+}
+
+#[test]
+fn a_picture_is_what_its_parts_say() {
+    let mut pipeline = open(Options::default());
+    let picture = draw(&mut pipeline, &request());
+    assert_eq!((picture.pixels.width(), picture.pixels.height()), (24, 16));
+    assert_eq!(picture.pixels.channels(), Channels::Rgb);
+    // [S] red apple [E] against [S] cat [E].
+    let expected = expected(&[1, 4, 5, 2], &[1, 6, 2], 2.5, 5, [24, 16]);
+    assert_near(picture.pixels.bytes(), &expected);
+    let spread = |bytes: &[u8]| bytes.iter().max().unwrap() - bytes.iter().min().unwrap();
+    assert!(spread(&expected) > 100, "the test's picture is grey");
+
+    let cost = picture.cost;
+    assert_eq!((cost.tokens, cost.steps, cost.denoiser_samples), (4, 3, 6));
+    assert!(cost.arena_bytes > 0 && cost.buffer_bytes > 0 && cost.seconds.total > 0.0);
+    assert_eq!(picture.marking.style.as_deref(), Some("red"));
+    assert!(picture.warnings.is_empty(), "{:?}", picture.warnings);
+    let file = picture.encode(Format::Png).unwrap();
+    assert!(find_xmp(&file).unwrap().contains("AIPromptInformation=\"Apple\""));
+}
+
+#[test]
+fn guidance_1_runs_one_sample_and_says_that_the_negative_prompt_is_unused() {
+    let mut pipeline = open(Options::default());
+    let request = Request {
+        guidance_scale: Some(1.0),
+        negative: Some("cat".to_owned()),
+        size: Some([8, 64]),
+        ..Request::new("apple")
+    };
+    let picture = draw(&mut pipeline, &request);
+    assert_near(picture.pixels.bytes(), &expected(&[1, 5, 2], &[1], 1.0, 0, [8, 64]));
+    assert_eq!(picture.cost.denoiser_samples, 3);
+    assert_eq!(picture.warnings, [Warning::NegativeUnused]);
+}
+
+#[test]
+fn bytes_depend_on_nothing_but_pack_and_request() {
+    let first = draw(&mut open(Options { threads: Some(1), ..Options::default() }), &request());
+    for threads in [2, 3] {
+        let options = Options { threads: Some(threads), ..Options::default() };
+        let mut pipeline = open(options);
+        for other in [
+            Request { size: Some([64, 32]), ..request() },
+            Request { guidance_scale: Some(1.0), ..request() },
+            Request { seed: 6, ..request() },
+            Request { prompt: "cat".to_owned(), ..request() },
+        ] {
+            assert_ne!(draw(&mut pipeline, &other).pixels, first.pixels);
+            assert_eq!(draw(&mut pipeline, &request()).pixels, first.pixels);
+        }
+    }
+}
+
+#[test]
+fn progress_rises_to_1_and_can_stop_the_picture() {
+    let mut pipeline = open(Options::default());
+    let mut seen: Vec<Progress> = Vec::new();
+    let mut note = |progress| {
+        seen.push(progress);
+        ControlFlow::Continue(())
+    };
+    let whole = pipeline.generate(&request(), &mut note).unwrap();
+    assert!(seen.windows(2).all(|pair| pair[0].fraction <= pair[1].fraction));
+    assert_eq!(seen.last().unwrap().fraction, 1.0);
+    for stage in [Stage::TextEncoder, Stage::Denoise, Stage::Decode, Stage::Refine] {
+        assert!(seen.iter().any(|progress| progress.stage == stage), "{stage:?}");
+    }
+    assert!(seen.iter().any(|progress| progress.step == 2 && progress.steps == 3));
+    for stop_at in 0..seen.len() {
+        let mut pipeline = open(Options::default());
+        let mut calls = 0;
+        let stopped = pipeline.generate(&request(), &mut |_| {
+            calls += 1;
+            if calls > stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(stopped.unwrap_err().is_cancelled());
+        assert_eq!(draw(&mut pipeline, &request()).pixels, whole.pixels, "after stop {stop_at}");
+    }
+}
+
+#[test]
+fn a_text_is_encoded_once() {
+    let mut pipeline = open(Options::default());
+    draw(&mut pipeline, &request());
+    let mut encoded = 0;
+    let mut count = |progress: Progress| {
+        encoded += u32::from(progress.stage == Stage::TextEncoder);
+        ControlFlow::Continue(())
+    };
+    let other = Request { size: Some([8, 8]), seed: 9, ..request() };
+    pipeline.generate(&other, &mut count).unwrap();
+    assert_eq!(encoded, 0);
+    for index in 0..2 * TEXTS_KEPT {
+        let prompt = "cat ".repeat(index % 3) + ["red", "apple", "cat"][index % 3];
+        let kept = draw(&mut pipeline, &Request::new(&*prompt)).pixels;
+        assert_eq!(kept, draw(&mut open(Options::default()), &Request::new(&*prompt)).pixels);
+    }
+}
+
+#[test]
+fn what_may_disappoint_is_said() {
+    let mut pipeline = open(Options::default());
+    let warnings = draw(&mut pipeline, &Request::new("red red cat red")).warnings;
+    assert_eq!(warnings, [Warning::PromptCut { whole: 6, used: 5 }]);
+    let warnings = draw(&mut pipeline, &Request::new("red aple")).warnings;
+    let closest = vec!["apple".to_owned(), "cat".to_owned()];
+    assert_eq!(warnings, [Warning::UnknownWords { closest }]);
+}
+
+#[test]
+fn a_pack_whose_parts_do_not_fit_is_refused() {
+    let refuse = |graphs: Value, spec: Value, words: &str| {
+        let opened =
+            pack(graphs, spec, &TOKENS).and_then(|pack| Pipeline::new(pack, Options::default()));
+        let error = opened.err().unwrap();
+        let sentence = error.to_string();
+        assert!(sentence.contains(words), "{sentence}");
+    };
+    let change = |key: &str, value: Value| {
+        let mut spec = spec();
+        *spec.pointer_mut(key).unwrap() = value;
+        spec
+    };
+    refuse(graphs(), change("/wiring/text_ids", json!("input_ids")), "input_ids");
+    refuse(graphs(), change("/wiring/text_states", json!("hidden")), "hidden");
+    refuse(graphs(), change("/wiring/denoiser_mask", Value::Null), "feeds no such input");
+    refuse(graphs(), change("/size/latent_channels", json!(3)), "sample");
+    refuse(graphs(), change("/size/cell_pixels", json!(2)), "begin with");
+    refuse(graphs(), change("/tokenizer/tokens_max", json!(6)), "ids");
+    refuse(graphs(), change("/tokenizer/vocabulary", json!("words")), "words");
+    refuse(graphs(), change("/tokenizer/vocabulary", json!("frequencies")), "frequencies");
+    refuse(graphs(), change("/prediction", json!("flow")), "Flow");
+    refuse(graphs(), change("/steps_default", json!(0)), "0 denoising steps");
+    refuse(graphs(), change("/size/default", json!([20, 16])), "20x16");
+    let mut without = graphs();
+    without.as_array_mut().unwrap().remove(2);
+    refuse(without, spec(), "decoder");
+}
+
+#[test]
+fn an_id_that_the_encoder_lacks_is_refused() {
+    let mut tokens = TOKENS.to_vec();
+    tokens.push("dog");
+    let mut pipeline =
+        Pipeline::new(pack(graphs(), spec(), &tokens).unwrap(), Options::default()).unwrap();
+    let refused = pipeline.generate(&Request::new("dog"), &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(refused, Err(PipelineError::TokenId { id: 7, rows: 7 })));
+    draw(&mut pipeline, &Request::new("cat"));
+}
+
+#[test]
+fn a_refused_request_leaves_the_pipeline_as_it_was() {
+    let mut pipeline = open(Options::default());
+    let before = draw(&mut pipeline, &request());
+    for wrong in [
+        Request { steps: Some(0), ..request() },
+        Request { steps: Some(51), ..request() },
+        Request { size: Some([12, 8]), ..request() },
+        Request { size: Some([72, 8]), ..request() },
+        Request { guidance_scale: Some(f32::NAN), ..request() },
+        Request { style: Some("blue".to_owned()), ..request() },
+        Request { prompt: String::new(), ..request() },
+        Request { negative: Some("x".repeat(10 << 20)), ..request() },
+    ] {
+        assert!(pipeline.generate(&wrong, &mut |_| ControlFlow::Continue(())).is_err());
+    }
+    assert_eq!(draw(&mut pipeline, &request()).pixels, before.pixels);
+}
