@@ -307,6 +307,10 @@ impl Connection {
                 self.in_flight.insert(packet, token);
                 None
             }
+            rumqttc::v5::Event::Outgoing(Outgoing::Disconnect) => {
+                self.connected = false;
+                Some(Event::Lost("goodbye was said".to_owned()))
+            }
             rumqttc::v5::Event::Outgoing(_) => None,
             rumqttc::v5::Event::Incoming(packet) => self.incoming(packet),
         }

@@ -269,28 +269,24 @@ async fn end(mut app: App) {
     app.ending = true;
     app.drawer.stop();
     app.publish_status();
-    let deadline = tokio::time::sleep(GOODBYE);
-    tokio::pin!(deadline);
-    while app.connection.is_connected() && app.connection.backlog() > 0 {
-        tokio::select! {
-            event = app.connection.next() => match event {
-                Some(event) => app.on_connection(event),
-                None => break,
-            },
-            () = &mut deadline => break,
-        }
+    let deadline = Instant::now() + GOODBYE;
+    while app.connection.is_connected() && app.connection.backlog() > 0 && Instant::now() < deadline
+    {
+        settle(&mut app).await;
     }
     app.connection.disconnect();
-    while app.connection.is_connected() {
-        tokio::select! {
-            event = app.connection.next() => match event {
-                Some(event) => app.on_connection(event),
-                None => break,
-            },
-            () = &mut deadline => break,
-        }
+    while app.connection.is_connected() && Instant::now() < deadline {
+        settle(&mut app).await;
     }
     log::info!("stopped; {} jobs wait for the next start", app.machine.queue().len());
+}
+
+/// Handles one event of the connection, or gives it a moment.
+async fn settle(app: &mut App) {
+    let event = tokio::time::timeout(Duration::from_millis(20), app.connection.next()).await;
+    if let Ok(Some(event)) = event {
+        app.on_connection(event);
+    }
 }
 
 /// Tells systemd that the daemon lives, as long as it does: idle, or drawing with steps that end.
