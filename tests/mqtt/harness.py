@@ -125,8 +125,8 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         self.command = [
             PLANTAIN, "serve", "--broker", f"{scheme}://127.0.0.1:{broker_port}", "--device", device,
-            "--state-dir", str(folder / "state"), "--rate-per-minute", "0", "--reconnect-seconds-max", "1",
-            *(flags or []),
+            "--rate-per-minute", "0", "--reconnect-seconds-max", "1",
+            *([] if "--state-dir" in (flags or []) else ["--state-dir", str(folder / "state")]), *(flags or []),
         ]  # fmt: skip
         self.env = {**os.environ, **(env or {})}
         self.start()

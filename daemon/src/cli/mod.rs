@@ -3,6 +3,7 @@
 //! Enters: arguments. Leaves: what a person or a script reads, and an exit code: 0 done, 1 failed, 2 refused (bad
 //! arguments, bad input, a budget that is too small). Never: a panic on bad input.
 
+pub mod bench;
 mod bundled;
 mod completions;
 pub mod generate;
@@ -30,6 +31,8 @@ enum Command {
     Generate(Box<generate::Args>),
     /// Take prompts over MQTT and publish pictures
     Serve(Box<serve::Args>),
+    /// Time each network and the whole
+    Bench(bench::Args),
     /// Print shell completions
     Completions(completions::Args),
 }
@@ -60,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(*args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

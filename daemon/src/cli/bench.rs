@@ -1,0 +1,301 @@
+//! `plantain bench`: seconds of each network and of the whole, work by kind of op, against this core's own peak.
+
+use std::hint::black_box;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use plantain::engine::{Engine, EngineOptions, NetworkIndex, OpProfile};
+use plantain::graph::{Binding, DType, Graph, bind_shape};
+use plantain::kernel::{GemmI8Args, Kernels};
+use plantain::pack::Pack;
+use plantain::pipeline::{Options, Pipeline, Request};
+use plantain::rng;
+use serde_json::{Value, json};
+
+use super::machine::MachineChoice;
+use super::{find_bundled_pack, refuse};
+
+/// Arguments of `plantain bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Pack to measure [default: the bundled one]
+    #[arg(value_name = "PACK", env = "PLANTAIN_PACK")]
+    pack: Option<PathBuf>,
+    /// Runs that are measured, after one that is not
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// Batch, height and width of a pack that holds a single network
+    #[arg(long, value_name = "B,H,W", default_value = "1,64,64", value_parser = binding)]
+    binding: Binding,
+    #[command(flatten)]
+    machine: MachineChoice,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn binding(text: &str) -> Result<Binding, String> {
+    let numbers: Vec<u32> =
+        text.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+    match numbers[..] {
+        [batch, height, width] => Ok(Binding { batch, height, width }),
+        _ => Err(format!("{text:?} is not three numbers such as 1,64,64")),
+    }
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// A refusal if the pack or the budget is not usable.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let path = match &args.pack {
+        Some(path) => path.clone(),
+        None => find_bundled_pack()?,
+    };
+    let machine = args.machine.settle()?;
+    let pack = Arc::new(Pack::open(&path).map_err(refuse)?);
+    let kernels = Kernels::chosen().map_err(refuse)?;
+    let peak = peak_gmacs_per_second(kernels);
+    let mut value = if pack.pipeline().is_ok() {
+        let options = Options {
+            budget_bytes: machine.budget_bytes,
+            threads: machine.threads,
+            ..Options::default()
+        };
+        pipeline(Pipeline::new(pack, options).map_err(refuse)?, args.runs, peak)?
+    } else {
+        lone(pack, args, machine.threads.unwrap_or(1), peak)?
+    };
+    value["kernels"] = kernels.name.into();
+    value["peak_gmacs_per_second"] = json!(round(peak));
+    value["runs"] = args.runs.into();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+    } else {
+        print(&mut out, &value)?;
+    }
+    Ok(())
+}
+
+/// Whole pictures; each with a prompt of its own, so that no text is taken from the cache.
+fn pipeline(mut pipeline: Pipeline, runs: u32, peak: f64) -> anyhow::Result<Value> {
+    let words: Vec<String> = pipeline.spec().words.clone();
+    let prompt = |run: u32| match words.len() {
+        0 => format!("a picture of number {run}"),
+        count => format!("{} {run}", words[run as usize % count]),
+    };
+    let mut stages: [Vec<f64>; 5] = Default::default();
+    let mut last = None;
+    for run in 0..=runs {
+        let request = Request::new(prompt(run)).with_seed(u64::from(run));
+        let picture =
+            pipeline.generate(&request, &mut |_| ControlFlow::Continue(())).map_err(refuse)?;
+        let seconds = &picture.cost.seconds;
+        if run > 0 {
+            let now = [
+                seconds.text_encoder,
+                seconds.denoise,
+                seconds.decode,
+                seconds.refine,
+                seconds.total,
+            ];
+            stages.iter_mut().zip(now).for_each(|(all, value)| all.push(value));
+        }
+        last = Some(picture.cost);
+    }
+    let medians = stages.map(|mut all| median(&mut all));
+    let engine = pipeline.engine().ok_or_else(|| anyhow::anyhow!("the networks are not loaded"))?;
+    let names = ["text_encoder", "denoiser", "decoder", "refiner"];
+    let mut networks = Vec::new();
+    for (index, name) in names.into_iter().enumerate() {
+        if let Ok(network) = engine.network(name) {
+            let mut value = network_value(engine, network, peak);
+            value["seconds_median"] = json!(round(medians[index]));
+            networks.push(value);
+        }
+    }
+    let cost = last.ok_or_else(|| anyhow::anyhow!("no picture was drawn"))?;
+    Ok(json!({
+        "picture_seconds_median": round(medians[4]),
+        "threads": engine.threads(),
+        "arena_bytes": cost.arena_bytes,
+        "peak_rss_bytes": cost.peak_rss_bytes,
+        "networks": networks,
+    }))
+}
+
+/// Each network of a pack without a pipeline, on random input.
+fn lone(pack: Arc<Pack>, args: &Args, threads: usize, peak: f64) -> anyhow::Result<Value> {
+    let graphs: Vec<Graph> = pack.graphs().to_vec();
+    let networks: Vec<(&Graph, Binding)> =
+        graphs.iter().map(|graph| (graph, args.binding)).collect();
+    let mut engine =
+        Engine::load(pack.clone(), &networks, &EngineOptions::new(threads)).map_err(refuse)?;
+    let mut values = Vec::new();
+    for (index, graph) in graphs.iter().enumerate() {
+        let network = NetworkIndex(index);
+        let mut seconds = Vec::new();
+        for run in 0..=args.runs {
+            feed(&mut engine, network, graph, args.binding, u64::from(run))?;
+            let start = Instant::now();
+            engine.run(network).map_err(refuse)?;
+            if run > 0 {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        let mut value = network_value(&engine, network, peak);
+        value["seconds_median"] = json!(round(median(&mut seconds)));
+        values.push(value);
+    }
+    Ok(json!({
+        "threads": engine.threads(),
+        "arena_bytes": engine.arena_bytes(),
+        "peak_rss_bytes": peak_rss_bytes(),
+        "networks": values,
+    }))
+}
+
+/// Normal noise for floats, zeros for ids.
+fn feed(
+    engine: &mut Engine,
+    network: NetworkIndex,
+    graph: &Graph,
+    binding: Binding,
+    seed: u64,
+) -> anyhow::Result<()> {
+    for &id in &graph.inputs {
+        let value = graph.value(id);
+        let length = bind_shape(&value.shape, binding).map_err(refuse)?.iter().product();
+        let fed = if value.dtype == DType::I32 {
+            engine.set_ids(network, &value.name, &vec![0; length])
+        } else {
+            let mut noise = vec![0.0; length];
+            rng::fill_normal(seed, rng::Stream::Latent, &mut noise);
+            engine.set_input(network, &value.name, &noise)
+        };
+        fed.map_err(refuse)?;
+    }
+    Ok(())
+}
+
+fn network_value(engine: &Engine, network: NetworkIndex, peak: f64) -> Value {
+    let profile = engine.profile(network);
+    let ops: Vec<Value> = profile.iter().map(|op| op_value(op, peak)).collect();
+    let seconds: f64 = profile.iter().map(|op| op.seconds).sum();
+    let macs: u64 = profile.iter().map(|op| op.macs).sum();
+    json!({
+        "network": engine.graph(network).name,
+        "steps": engine.plan(network).steps.len(),
+        "gmacs_per_second": round(macs as f64 / seconds.max(1e-12) / 1e9),
+        "ops": ops,
+    })
+}
+
+fn op_value(op: &OpProfile, peak: f64) -> Value {
+    let rate = op.gmacs_per_second();
+    json!({
+        "op": op.op,
+        "steps": op.steps,
+        "seconds": round(op.seconds),
+        "macs": op.macs,
+        "gmacs_per_second": round(rate),
+        "share_of_peak": round(rate / peak),
+    })
+}
+
+/// The most int8 multiply-adds a second that the chosen kernel reaches on this core: its own tile, on operands that stay in the
+/// first-level cache; the best of several tries.
+fn peak_gmacs_per_second(kernels: &Kernels) -> f64 {
+    const GROUPS: usize = 128;
+    const CALLS: usize = 500;
+    let gemm = kernels.gemm_i8;
+    let (rows, panels) = (gemm.tile_rows, gemm.tile_panels);
+    let act = vec![1u8; rows * GROUPS * 4];
+    let weights = vec![1i8; panels * GROUPS * 64];
+    let mut acc = vec![0; rows * panels * 16];
+    let mut best = f64::MAX;
+    for _ in 0..20 {
+        let start = Instant::now();
+        for _ in 0..CALLS {
+            (gemm.run)(GemmI8Args {
+                act: black_box(&act),
+                act_stride: GROUPS * 4,
+                rows,
+                weights: &weights,
+                weights_stride: GROUPS * 64,
+                panels,
+                groups: GROUPS,
+                acc: &mut acc,
+                acc_stride: panels * 16,
+                accumulate: false,
+            });
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    (CALLS * rows * panels * 16 * GROUPS * 4) as f64 / best / 1e9
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+fn print(out: &mut impl Write, value: &Value) -> std::io::Result<()> {
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    if let Some(seconds) = value["picture_seconds_median"].as_f64() {
+        writeln!(
+            out,
+            "picture       {:>9.1} ms at the median of {} runs",
+            seconds * 1e3,
+            value["runs"]
+        )?;
+    }
+    writeln!(
+        out,
+        "kernels {}, {} threads, int8 peak of one core {:.0} GMAC/s",
+        value["kernels"].as_str().unwrap_or_default(),
+        value["threads"],
+        number(&value["peak_gmacs_per_second"])
+    )?;
+    for network in value["networks"].as_array().into_iter().flatten() {
+        writeln!(
+            out,
+            "\n{:<14}{:>9.1} ms  {:>7.1} GMAC/s",
+            network["network"].as_str().unwrap_or_default(),
+            number(&network["seconds_median"]) * 1e3,
+            number(&network["gmacs_per_second"])
+        )?;
+        for op in network["ops"].as_array().into_iter().flatten() {
+            let share = match number(&op["macs"]) {
+                0.0 => String::new(),
+                _ => format!(
+                    "{:>8.1} GMAC/s {:>4.0}% of peak",
+                    number(&op["gmacs_per_second"]),
+                    number(&op["share_of_peak"]) * 100.0
+                ),
+            };
+            writeln!(
+                out,
+                "  {:<16}{:>7} steps {:>9.2} ms{share}",
+                op["op"].as_str().unwrap_or_default(),
+                op["steps"],
+                number(&op["seconds"]) * 1e3
+            )?;
+        }
+    }
+    Ok(())
+}
