@@ -11,10 +11,10 @@ mod model;
 mod onnx;
 mod reference;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use plantain::graph::Binding;
+use plantain::graph::{Binary, Binding};
 
 pub use error::ImportError;
 pub use reference::FloatReference;
@@ -82,21 +82,41 @@ fn at_all(onnx: &mut OnnxFile, sampling: &Sampling) -> Result<Flow, ImportError>
                 .map_err(|node| ImportError::Structure { path: onnx.path.clone(), node })?,
         });
     }
-    Ok(merged.unwrap_or_default())
+    let flow = merged.unwrap_or_default();
+    let unfit = |node: &&Node| node.shape.iter().any(|size| sampling.dim(size).is_none());
+    if let Some(node) = flow.nodes.iter().find(unfit) {
+        return Err(ImportError::Structure { path: onnx.path.clone(), node: node.name.clone() });
+    }
+    Ok(flow)
 }
 
 /// Adds another binding's sizes to a flow; the name of a node where the two differ is the error.
 fn merge(known: Flow, other: &Flow) -> Result<Flow, String> {
     let mut merged = Flow { nodes: Vec::new(), bindings: known.bindings + 1, ..known };
-    if known.nodes.len() != other.nodes.len() {
-        let differs = known.nodes.iter().zip(&other.nodes).find(|(a, b)| a.name != b.name);
-        let name = differs.or_else(|| known.nodes.iter().zip(&other.nodes).next_back());
-        return Err(name.map_or_else(String::new, |(a, _)| a.name.clone()));
-    }
-    for (a, b) in known.nodes.into_iter().zip(&other.nodes) {
-        let same = a.name == b.name && a.inputs == b.inputs && a.shape.len() == b.shape.len();
-        let name = a.name.clone();
-        merged.nodes.push(merge_node(a, b, known.bindings).filter(|_| same).ok_or(name)?);
+    let key = |node: &Node, count: &mut HashMap<String, usize>| {
+        let n = count.entry(node.name.clone()).or_default();
+        *n += 1;
+        (node.name.clone(), *n)
+    };
+    let mut count = HashMap::new();
+    let theirs: HashMap<(String, usize), usize> =
+        other.nodes.iter().enumerate().map(|(id, node)| (key(node, &mut count), id)).collect();
+    count.clear();
+    let mut ids = Vec::with_capacity(known.nodes.len());
+    for node in known.nodes {
+        let name = node.name.clone();
+        let id = *theirs.get(&key(&node, &mut count)).ok_or_else(|| name.clone())?;
+        ids.push(id);
+        let twin = &other.nodes[id];
+        let mut mine: Vec<usize> = node.inputs.iter().map(|&input| ids[input]).collect();
+        // tract puts the larger operand of a sum or product first.
+        let commutes = matches!(node.kind, Kind::Binary(Binary::Add | Binary::Mul));
+        if commutes && mine != twin.inputs {
+            mine.reverse();
+        }
+        let same = mine == twin.inputs && node.shape.len() == twin.shape.len();
+        let node = merge_node(node, twin, known.bindings).filter(|_| same);
+        merged.nodes.push(node.ok_or(name)?);
     }
     Ok(merged)
 }
@@ -146,6 +166,8 @@ impl Imported {
     /// [`ImportError`] if the network has no such size.
     pub fn reference(&mut self, binding: Binding) -> Result<FloatReference, ImportError> {
         let model = model::typed(&mut self.onnx, binding)?;
-        Ok(FloatReference::new(self.onnx.path.clone(), model, binding))
+        let traced = self.flow.nodes.iter().filter(|node| node.traced);
+        let names = traced.map(|node| node.name.as_str()).collect();
+        Ok(FloatReference::new(self.onnx.path.clone(), model, binding, &names))
     }
 }

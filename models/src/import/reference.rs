@@ -1,7 +1,9 @@
 //! tract's own float run of a network: what every lowered and quantised form is compared with.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use plantain::graph::{Binding, Graph, ValueId, bind_shape};
 use tract_onnx::prelude::*;
@@ -17,18 +19,33 @@ pub struct FloatReference {
     path: PathBuf,
     model: TypedModel,
     binding: Binding,
+    /// The model has the nodes that were lowered. Where a size is one, tract simplifies more, and
+    /// a name may stand for another step of the computation.
+    same: bool,
+    last: RefCell<Option<(Vec<OutletId>, Arc<TypedRunnableModel>)>>,
 }
 
 impl FloatReference {
-    pub(super) fn new(path: PathBuf, model: TypedModel, binding: Binding) -> Self {
-        FloatReference { path, model, binding }
+    /// `names`: the nodes of the model as it was lowered.
+    pub(super) fn new(
+        path: PathBuf,
+        model: TypedModel,
+        binding: Binding,
+        names: &HashSet<&str>,
+    ) -> Self {
+        let same = model.eval_order().is_ok_and(|order| {
+            let found: HashSet<&str> = order.iter().map(|&id| &*model.node(id).name).collect();
+            found == *names
+        });
+        FloatReference { path, model, binding, same, last: RefCell::new(None) }
     }
 
     /// Runs the model.
     ///
     /// `inputs` are by name and in the runtime's layout (images `[b, h, w, c]`). What comes back
     /// are the tensors that the graph's `wanted` values stand for, in their own layout and shape;
-    /// values without an origin are left out.
+    /// values without an origin are left out, and at a batch of one (where the network is free in
+    /// it) possibly all but the outputs.
     ///
     /// # Errors
     /// [`ImportError::Reference`] for a missing input or one of the wrong shape, or what tract says.
@@ -48,16 +65,34 @@ impl FloatReference {
                 .ok_or_else(|| reference(format!("input {name:?} of {shape:?} is missing")))?;
             sources.push(self.source(name, input, &shape, fact.datum_type)?.into_tvalue());
         }
-        let origins: Vec<(ValueId, &Origin)> =
-            wanted.iter().filter_map(|id| Some((*id, network.origins.get(id)?))).collect();
+        let origins: Vec<(ValueId, &Origin, OutletId)> = wanted
+            .iter()
+            .filter_map(|&id| {
+                let origin = network.origins.get(&id)?;
+                Some((id, origin, self.outlet(&network.graph, id, origin)?))
+            })
+            .collect();
+        let outlets: Vec<OutletId> = origins.iter().map(|&(_, _, outlet)| outlet).collect();
         let mut tensors = BTreeMap::new();
-        for (outlet, tensor) in self.tensors(sources, &origins)? {
-            for (id, origin) in origins.iter().filter(|(_, origin)| origin.outlet == outlet) {
-                let arranged = self.arranged(&network.graph, *id, origin, &tensor)?;
+        for ((id, origin, _), tensor) in origins.iter().zip(self.tensors(sources, &outlets)?) {
+            let arranged = self.arranged(&network.graph, *id, origin, &tensor)?;
+            if let Some(arranged) = arranged {
                 tensors.insert(*id, arranged);
+            } else if network.graph.outputs.contains(id) {
+                let name = &network.graph.value(*id).name;
+                return Err(reference(format!("output {name:?} has shape {:?}", tensor.shape)));
             }
         }
         Ok(tensors)
+    }
+
+    /// The outlet that a value stands for; only outputs are known at every binding.
+    fn outlet(&self, graph: &Graph, id: ValueId, origin: &Origin) -> Option<OutletId> {
+        match graph.outputs.iter().position(|&output| output == id) {
+            Some(index) => self.model.output_outlets().ok()?.get(index).copied(),
+            None if !self.same => None,
+            None => Some(OutletId::new(self.model.node_id_by_name(&origin.outlet).ok()?, 0)),
+        }
     }
 
     /// An input of the runtime's layout in the model's.
@@ -91,48 +126,53 @@ impl FloatReference {
     fn tensors(
         &self,
         sources: TVec<TValue>,
-        origins: &[(ValueId, &Origin)],
-    ) -> Result<Vec<(String, FloatTensor)>, ImportError> {
+        outlets: &[OutletId],
+    ) -> Result<Vec<FloatTensor>, ImportError> {
+        let mut distinct = outlets.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let plan = self.plan(&distinct)?;
         guarded(&self.path, || {
-            let mut names: Vec<&str> = origins.iter().map(|(_, o)| o.outlet.as_str()).collect();
-            names.sort_unstable();
-            names.dedup();
-            let mut model = self.model.clone();
-            let outlets: Vec<OutletId> = names
-                .iter()
-                .map(|name| Ok(OutletId::new(model.node_id_by_name(name)?, 0)))
-                .collect::<TractResult<_>>()?;
-            model.select_output_outlets(&outlets)?;
-            // Its direct convolution is many times slower than its matmul form.
-            let scope = KnobScope::new([("TRACT_DISABLE_DIRECT_SPATIAL", "true")])?;
-            let plan = scope.enter(|| model.into_optimized()?.into_runnable())?;
             let results = plan.run(sources)?;
-            names
-                .iter()
-                .zip(results.iter())
-                .map(|(name, tensor)| Ok(((*name).to_owned(), floats(tensor)?)))
-                .collect()
+            let place = |outlet| distinct.binary_search(outlet).unwrap_or_default();
+            outlets.iter().map(|outlet| floats(&results[place(outlet)])).collect()
         })
     }
 
+    /// The plan that yields these outlets; the last one is kept.
+    fn plan(&self, outlets: &[OutletId]) -> Result<Arc<TypedRunnableModel>, ImportError> {
+        let mut last = self.last.borrow_mut();
+        if let Some((known, plan)) = &*last
+            && known == outlets
+        {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = guarded(&self.path, || {
+            let mut model = self.model.clone();
+            model.select_output_outlets(outlets)?;
+            // Its direct convolution is many times slower than its matmul form.
+            let scope = KnobScope::new([("TRACT_DISABLE_DIRECT_SPATIAL", "true")])?;
+            scope.enter(|| model.into_optimized()?.into_runnable())
+        })?;
+        *last = Some((outlets.to_vec(), Arc::clone(&plan)));
+        Ok(plan)
+    }
+
+    /// The tensor in the value's layout; `None` if it has another size at this binding.
     fn arranged(
         &self,
         graph: &Graph,
         id: ValueId,
         origin: &Origin,
         tensor: &FloatTensor,
-    ) -> Result<FloatTensor, ImportError> {
+    ) -> Result<Option<FloatTensor>, ImportError> {
         let binding = self.binding;
         let split = bind_shape(&origin.split, binding).map_err(|e| reference(e.to_string()))?;
         let shape = bind_shape(&graph.value(id).shape, binding);
         let shape = shape.map_err(|e| reference(e.to_string()))?;
-        if split.iter().product::<usize>() != tensor.data.len() {
-            return Err(reference(format!(
-                "{:?} has shape {:?} where {split:?} is expected",
-                origin.outlet, tensor.shape
-            )));
-        }
-        Ok(FloatTensor::new(shape, permuted(&tensor.data, &split, &origin.permutation)))
+        let fits = split.iter().product::<usize>() == tensor.data.len();
+        Ok(fits
+            .then(|| FloatTensor::new(shape, permuted(&tensor.data, &split, &origin.permutation))))
     }
 }
 

@@ -111,6 +111,7 @@ impl Emitter<'_> {
         };
         // Apart: cells in memory hold r x r sub-cells in their channels.
         if let ([h @ .., dy], [w @ .., dx]) = (rows.as_slice(), columns.as_slice())
+            && !(h.is_empty() && w.is_empty())
             && let Some(factor) = square(*dy, *dx)
         {
             let pair = [*dy, *dx];
@@ -141,6 +142,9 @@ impl Emitter<'_> {
         };
         for (c, dy, dx, order) in candidates {
             let Some(factor) = square(dy, dx) else { continue };
+            if rows.is_empty() && columns.is_empty() {
+                continue;
+            }
             if is_memory(&[batch, rows, &[dy], columns, &[dx], c]) {
                 let from =
                     vec![size(&[batch]), size(&[rows, &[dy]]), size(&[columns, &[dx]]), size(&[c])];

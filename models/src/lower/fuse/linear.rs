@@ -5,13 +5,16 @@ use std::sync::Arc;
 use plantain::graph::{Binary, Unary};
 
 use super::Fuser;
-use crate::import::flow::{Element, Id, Kind, LinearAxis, Node};
+use crate::import::flow::{Element, Fold, Id, Kind, LinearAxis, Node, Size};
 use crate::lower::rearranged;
 
 impl Fuser {
     /// An einsum of one computed and one constant operand.
     pub(super) fn linear(&mut self, node: &Node) -> Option<Id> {
         let Kind::Einsum(einsum) = &node.kind else { return None };
+        if let ([x], [labels]) = (&node.inputs[..], &einsum.inputs[..]) {
+            return self.single_einsum(node, *x, labels, &einsum.output);
+        }
         let [a, b] = node.inputs[..] else { return None };
         let constants = (self.flow.constant(a).is_some(), self.flow.constant(b).is_some());
         let (x, w) = match constants {
@@ -72,6 +75,39 @@ impl Fuser {
         let x_id = self.reshaped(node, x_id, x_shape);
         let kind = Kind::Linear { inner: x_inner, output };
         Some(self.push(Node { kind, inputs: vec![x_id, weights], ..node.clone() }))
+    }
+
+    /// An einsum of one operand: a sum over what the output lacks, then a transpose.
+    fn single_einsum(
+        &mut self,
+        node: &Node,
+        x: Id,
+        labels: &[char],
+        output: &[char],
+    ) -> Option<Id> {
+        let repeats = |l: &char| labels.iter().filter(|&other| other == l).count() > 1;
+        if labels.iter().any(repeats) || output.iter().any(|l| !labels.contains(l)) {
+            return None;
+        }
+        let summed: Vec<usize> =
+            (0..labels.len()).filter(|&axis| !output.contains(&labels[axis])).collect();
+        let mut id = x;
+        if !summed.is_empty() {
+            let mut shape = self.at(x).shape.clone();
+            summed.iter().for_each(|&axis| shape[axis] = Size::same(1, self.bindings()));
+            let kind = Kind::Reduce(Fold::Sum, summed.clone());
+            let kept: Vec<Size> = (0..labels.len())
+                .filter(|axis| !summed.contains(axis))
+                .map(|axis| shape[axis].clone())
+                .collect();
+            let sum = self.helper(node, kind, vec![x], shape);
+            id = self.reshaped(node, sum, kept);
+        }
+        let kept: Vec<char> = labels.iter().copied().filter(|l| output.contains(l)).collect();
+        let permutation =
+            output.iter().map(|l| kept.iter().position(|k| k == l)).collect::<Option<Vec<_>>>()?;
+        let kind = Kind::Permute(permutation);
+        Some(self.push(Node { kind, inputs: vec![id], ..node.clone() }))
     }
 
     /// A constant along the made axes (or channels) added to a matmul or convolution.

@@ -38,7 +38,7 @@ struct Fuser {
 /// A pattern: the fused form of a node, or nothing if the node is not of its kind.
 type Pattern = fn(&mut Fuser, &Node) -> Option<Id>;
 
-const PATTERNS: [Pattern; 22] = [
+const PATTERNS: [Pattern; 24] = [
     Fuser::fold_cast,
     Fuser::scalar_operand,
     Fuser::affine_chain,
@@ -55,6 +55,8 @@ const PATTERNS: [Pattern; 22] = [
     Fuser::norm_gamma,
     Fuser::norm_beta,
     Fuser::group_norm,
+    Fuser::spelled_group_norm,
+    Fuser::grouped_affine,
     Fuser::quick_gelu,
     Fuser::gated,
     Fuser::modulate,

@@ -55,7 +55,12 @@ impl Fuser {
         let norm = self.at(x).clone();
         let (axis, kind) = match norm.kind {
             Kind::RmsNorm(axis, eps) => (axis, Kind::ScaledRmsNorm { axis, eps }),
-            Kind::LayerNorm { axis, .. } if norm.inputs.len() == 1 => (axis, norm.kind.clone()),
+            Kind::LayerNorm { axis, .. } if norm.inputs.len() == 1 => {
+                match self.per_channel(&norm, factor) {
+                    Some(kind) => (1, kind),
+                    None => (axis, norm.kind.clone()),
+                }
+            }
             Kind::GroupNorm { .. } if norm.inputs.len() == 1 => (1, norm.kind.clone()),
             _ => return None,
         };
@@ -76,6 +81,10 @@ impl Fuser {
         if norm.inputs.len() > 2 {
             return None;
         }
+        let (axis, norm) = match self.per_channel(&norm, summand) {
+            Some(kind) => (1, Node { kind, ..norm }),
+            None => (axis, norm),
+        };
         let beta = self.parameter(node, summand, axis)?;
         let beta = self.constant(&format!("{}.beta", norm.name), vec![beta.len()], beta);
         let mut inputs = norm.inputs.clone();
@@ -107,6 +116,83 @@ impl Fuser {
         }
         let kind = Kind::GroupNorm { groups, eps };
         Some(self.push(Node { kind, inputs: vec![x], ..node.clone() }))
+    }
+
+    /// `(y - mean(y)) * rsqrt(var(y) + eps)` with `y` being `x` as `[n, groups, channels, spatial..]`,
+    /// as newer opsets' GroupNormalization is written out.
+    pub(super) fn spelled_group_norm(&mut self, node: &Node) -> Option<Id> {
+        let Kind::Binary(Binary::Mul) = node.kind else { return None };
+        let [a, b] = node.inputs[..] else { return None };
+        [(a, b), (b, a)].into_iter().find_map(|(diff, root)| {
+            let Kind::Unary(Unary::Rsqrt) = self.at(root).kind else { return None };
+            let (1.0, eps, squares) = self.affine(self.at(root).inputs[0])? else { return None };
+            let Kind::Reduce(Fold::MeanOfSquares, axes) = &self.at(squares).kind else {
+                return None;
+            };
+            let difference = self.at(diff);
+            let Kind::Binary(Binary::Sub) = difference.kind else { return None };
+            let [grouped, mean] = difference.inputs[..] else { return None };
+            let Kind::Reduce(Fold::Mean, mean_axes) = &self.at(mean).kind else { return None };
+            let same = self.at(squares).inputs[0] == diff
+                && self.at(mean).inputs[0] == grouped
+                && mean_axes == axes
+                && axes.iter().copied().eq(2..node.shape.len());
+            let Kind::Reshape = self.at(grouped).kind else { return None };
+            let x = self.at(grouped).inputs[0];
+            let (shape, split) = (self.at(x).shape.clone(), &self.at(grouped).shape);
+            let groups = split[1].fixed()?;
+            let fits = same
+                && shape.len() + 1 == split.len()
+                && shape[0] == split[0]
+                && shape[1] == split[1].times(&split[2])
+                && shape[2..] == split[3..];
+            if !fits {
+                return None;
+            }
+            let norm = self.helper(node, Kind::GroupNorm { groups, eps }, vec![x], shape);
+            Some(self.push(Node { kind: Kind::Reshape, inputs: vec![norm], ..node.clone() }))
+        })
+    }
+
+    /// A gamma or beta `[1, groups, channels, 1..]` on a group norm's result in groups.
+    pub(super) fn grouped_affine(&mut self, node: &Node) -> Option<Id> {
+        let Kind::Binary(function @ (Binary::Mul | Binary::Add)) = node.kind else { return None };
+        let (x, Constant::Tensor(parameter)) = self.with_constant(node, function)? else {
+            return None;
+        };
+        let Kind::Reshape = self.at(x).kind else { return None };
+        let norm = self.at(x).inputs[0];
+        let Kind::GroupNorm { .. } = self.at(norm).kind else { return None };
+        let (shape, tensor) = (self.at(norm).shape.clone(), self.flow.constant(parameter)?);
+        let channels = shape[1].fixed()?;
+        let by_channel = tensor.shape.len() == shape.len() + 1
+            && tensor.data.len() == channels
+            && tensor.shape[1] * tensor.shape[2] == channels;
+        if !by_channel {
+            return None;
+        }
+        let data = tensor.data.clone();
+        let mut one = vec![1; shape.len()];
+        one[1] = channels;
+        let name = self.at(parameter).name.clone();
+        let parameter = self.constant(&name, one, data);
+        let inner = Node { inputs: vec![norm, parameter], shape, traced: false, ..node.clone() };
+        let inner = self.add(inner);
+        Some(self.push(Node { kind: Kind::Reshape, inputs: vec![inner], ..node.clone() }))
+    }
+
+    /// A layer norm over the cells of `[n, c, cells]` whose parameter is one value a channel is a
+    /// group norm with as many groups as channels.
+    fn per_channel(&self, norm: &Node, parameter: Constant) -> Option<Kind> {
+        let (Kind::LayerNorm { axis: 2, eps }, [_, channels, _]) = (&norm.kind, &norm.shape[..])
+        else {
+            return None;
+        };
+        let Constant::Tensor(id) = parameter else { return None };
+        let groups = channels.fixed()?;
+        let by_channel =
+            groups > 1 && norm.inputs.len() == 1 && self.flow.constant(id)?.shape == [1, groups, 1];
+        by_channel.then_some(Kind::GroupNorm { groups, eps: *eps })
     }
 
     /// The computed and the constant operand of a sum or product; an affine function counts.
