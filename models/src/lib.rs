@@ -9,3 +9,4 @@ pub mod lower;
 pub mod quantise;
 pub mod recipe;
 pub mod report;
+pub mod write;
