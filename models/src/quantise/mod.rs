@@ -42,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { keep_f16: Vec::new(), snr_db_min: 28.0, f16_share_max: 0.2, equalise: true }
+        Options { keep_f16: Vec::new(), snr_db_min: 22.0, f16_share_max: 0.2, equalise: true }
     }
 }
 
@@ -136,7 +136,7 @@ pub fn quantise(
     types::assign(&mut network.graph, binding, &runs)?;
     let choices = choose::choose(&network, binding, &runs, options)?;
     let (graph, tensors) = emit::emit(&network, &choices);
-    let report = report(&network, binding, &runs, &choices, equalised, &tensors)?;
+    let report = report(&network, binding, &runs, &choices, (options, equalised, &tensors))?;
     Ok(Quantised { graph, tensors, report })
 }
 
@@ -145,8 +145,7 @@ fn report(
     binding: plantain::graph::Binding,
     runs: &calibrate::Runs,
     choices: &BTreeMap<usize, choose::Choice>,
-    equalised: Vec<String>,
-    tensors: &[StoredTensor],
+    (options, equalised, tensors): (&Options, Vec<String>, &[StoredTensor]),
 ) -> Result<NetworkReport, QuantiseError> {
     let graph = &network.graph;
     let int8 = choose::int8_layers(choices);
@@ -203,6 +202,7 @@ fn report(
         samples: runs.values.len(),
         binding: binding.into(),
         outputs: whole.into(),
+        snr_db_min: options.snr_db_min,
         equalised,
         int8_tables: tables,
         tensor_bytes: tensors.iter().map(|tensor| tensor.data.bytes()).sum(),

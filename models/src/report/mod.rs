@@ -74,6 +74,8 @@ pub struct NetworkReport {
     pub binding: GoldenBinding,
     /// Error of its outputs.
     pub outputs: Error,
+    /// How good they should be; layers stay f16 for it as far as their share allows.
+    pub snr_db_min: f64,
     /// Producers whose channels were brought closer together.
     pub equalised: Vec<String>,
     /// Embedding tables in int8.
@@ -116,7 +118,7 @@ impl PackingReport {
 }
 
 /// JSON has no infinity.
-fn finite<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn finite<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() { serializer.serialize_f64(*value) } else { serializer.serialize_none() }
 }
 

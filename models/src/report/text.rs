@@ -34,6 +34,13 @@ impl fmt::Display for NetworkReport {
             self.int8_tables,
             self.equalised.len(),
         )?;
+        if self.outputs.snr_db < self.snr_db_min {
+            writeln!(
+                f,
+                "  below {} dB: more layers in f16 would cost more than their share allows; name them with --keep-f16",
+                self.snr_db_min
+            )?;
+        }
         writeln!(
             f,
             "  {:>8} {:>9} {:>8} {:>9}  precision, layer",
