@@ -1,0 +1,190 @@
+//! `plantain-pack` on the committed test pipelines, as a user runs it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use plantain::pack::Pack;
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+fn plantain_pack(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plantain-pack"));
+    arguments.iter().for_each(|argument| {
+        command.arg(argument);
+    });
+    command.output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Packs a pipeline on two prompts and compares it with its ONNX files.
+fn pack_and_verify(name: &str) -> (Pack, Value, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |file: &str| folder.path().join(file);
+    fs::write(at("prompts.txt"), "a red apple\n\na photo of a cat\n").unwrap();
+    let (pack, report) = (at("pack.safetensors"), at("report.json"));
+    let output = plantain_pack(&[
+        &fixture(name),
+        &"-o",
+        &pack,
+        &"--report",
+        &report,
+        &"--calibrate-prompts",
+        &at("prompts.txt"),
+        &"-q",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    let output = plantain_pack(&[
+        &"verify",
+        &pack,
+        &"--against",
+        &fixture(name),
+        &"--pictures",
+        &"3",
+        &"--json",
+        &"-q",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let verification = serde_json::from_slice(&output.stdout).unwrap();
+    (Pack::open(pack).unwrap(), report, verification)
+}
+
+fn check_quality(verification: &Value) {
+    let networks = verification["networks"].as_array().unwrap();
+    assert_eq!(networks.len(), 3);
+    for network in networks {
+        assert!(network["outputs"]["cosine"].as_f64().unwrap() >= 0.995, "{network}");
+    }
+    assert!(verification["psnr_db_median"].as_f64().unwrap() >= 28.0, "{verification}");
+}
+
+#[test]
+fn a_stable_diffusion_shaped_pipeline_packs_and_verifies() {
+    let (pack, report, verification) = pack_and_verify("sd_small");
+    check_quality(&verification);
+    let names: Vec<&str> = pack.graphs().iter().map(|graph| graph.name.as_str()).collect();
+    assert_eq!(names, ["text_encoder", "denoiser", "decoder"]);
+    let spec = pack.pipeline().unwrap();
+    assert_eq!((spec.size.default, spec.size.max), ([64, 64], [96, 64]));
+    assert_eq!((spec.steps_default, spec.guidance_scale_default), (4, 3.0));
+    assert_eq!(spec.tokenizer.tokens_max, 16);
+    assert_eq!(pack.golden().len(), 3);
+    assert!(pack.provenance().sources.iter().any(|s| s.path == "unet/model.onnx"));
+    assert_eq!(report["pack_bytes"].as_u64(), Some(pack.bytes()));
+    let layers = |network: usize| report["networks"][network]["layers"].as_array().unwrap();
+    assert!(layers(1).iter().any(|layer| layer["precision"] == "int8, input by row"));
+}
+
+#[test]
+fn outliers_cost_no_direction() {
+    let (_, report, verification) = pack_and_verify("sd_outlier");
+    check_quality(&verification);
+    for network in [0, 1] {
+        let equalised = report["networks"][network]["equalised"].as_array().unwrap();
+        assert!(!equalised.is_empty());
+    }
+}
+
+#[test]
+fn a_lone_network_packs_and_verifies_on_random_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("decoder.safetensors");
+    let onnx = fixture("sd_small/vae_decoder/model.onnx");
+    let report = folder.path().join("report.txt");
+    let output = plantain_pack(&[&onnx, &"-o", &pack, &"--report", &report, &"--keep-f16", &"*"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = fs::read_to_string(report).unwrap();
+    assert!(text.contains("named by --keep-f16 *") && text.contains("0 layers in int8"), "{text}");
+    let output = plantain_pack(&[&"verify", &pack, &"--against", &onnx, &"--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["networks"][0]["outputs"]["snr_db"].as_f64().unwrap() > 40.0, "{found}");
+    assert!(Pack::open(pack).unwrap().pipeline().is_err());
+}
+
+/// A copy of a fixture in which one file is changed.
+fn changed(file: &str, change: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&fixture("sd_small"), copy.path());
+    let path = copy.path().join(file);
+    match change(fs::read(&path).unwrap()) {
+        Some(bytes) => fs::write(path, bytes).unwrap(),
+        None => fs::remove_file(path).unwrap(),
+    }
+    copy
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// The one sentence that packing a folder ends with.
+fn refusal(source: &Path) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("pack.safetensors");
+    let output = plantain_pack(&[&source, &"-o", &out, &"-q"]);
+    assert!(!output.status.success());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a pack is half-written");
+    let text = stderr(&output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+#[test]
+fn what_cannot_be_packed_is_said_in_one_sentence() {
+    assert!(refusal(Path::new("/nowhere/at/all")).contains("/nowhere/at/all is not there"));
+    assert!(refusal(Path::new("/nowhere/model.onnx")).contains("is not there"));
+    let gone = |file: &str| changed(file, |_| None);
+    assert!(refusal(gone("model_index.json").path()).contains("model_index.json is not there"));
+    assert!(refusal(gone("unet/model.onnx").path()).contains("model.onnx is not there"));
+    assert!(refusal(gone("tokenizer/merges.txt").path()).contains("vocab"));
+    let heun = changed("scheduler/scheduler_config.json", |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        Some(text.replace("DDIMScheduler", "HeunDiscreteScheduler").into_bytes())
+    });
+    let text = refusal(heun.path());
+    assert!(text.contains("HeunDiscreteScheduler") && text.contains("LCMScheduler"), "{text}");
+}
+
+#[test]
+fn an_unknown_op_names_itself_and_its_node() {
+    // The same length, so that the file stays well-formed.
+    let strange = changed("text_encoder/model.onnx", |mut bytes| {
+        while let Some(at) = bytes.windows(7).position(|run| run == b"Softmax") {
+            bytes[at..at + 7].copy_from_slice(b"Hardmay");
+        }
+        Some(bytes)
+    });
+    let text = refusal(strange.path());
+    assert!(text.contains("Hardmay"), "{text}");
+    let cut = changed("unet/model.onnx", |bytes| Some(bytes[..bytes.len() / 2].to_vec()));
+    assert!(refusal(cut.path()).contains("model.onnx"));
+}
+
+#[test]
+fn verify_refuses_strangers() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("decoder.safetensors");
+    let onnx = fixture("sd_small/vae_decoder/model.onnx");
+    assert!(plantain_pack(&[&onnx, &"-o", &pack, &"-q"]).status.success());
+    let output = plantain_pack(&[&"verify", &pack, &"--against", &fixture("sd_small"), &"-q"]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("name the folder that the pack was made from"));
+    let output = plantain_pack(&[&"verify", &"/nowhere", &"--against", &onnx]);
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+}
