@@ -4,6 +4,7 @@ use crate::arena::ArenaError;
 use crate::graph::{DimError, Fault};
 use crate::kernel::KernelError;
 use crate::plan::PlanError;
+use crate::units::Bytes;
 
 use super::pool::Stopped;
 
@@ -13,6 +14,24 @@ pub enum EngineError {
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// No plan is within the budget.
+    #[error(
+        "the budget of {} is too small: at least {} are needed ({} for the process, {} of arena, {} of weights at a time); give --budget {}M or choose a smaller size",
+        Bytes(*budget_bytes), Bytes(*needed_bytes), Bytes(*process_bytes), Bytes(*arena_bytes), Bytes(*weight_bytes),
+        needed_bytes.div_ceil(1 << 20)
+    )]
+    Budget {
+        /// The budget.
+        budget_bytes: u64,
+        /// The smallest that works.
+        needed_bytes: u64,
+        /// Of these: code, heap, stacks, what the caller reserves.
+        process_bytes: u64,
+        /// The arena.
+        arena_bytes: u64,
+        /// The most weights at a time.
+        weight_bytes: u64,
+    },
     /// There is no arena.
     #[error(transparent)]
     Arena(#[from] ArenaError),

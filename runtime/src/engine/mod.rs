@@ -8,7 +8,9 @@
 
 mod context;
 mod error;
+mod memory;
 mod pool;
+mod process;
 mod profile;
 mod program;
 mod step;
@@ -26,10 +28,12 @@ use half::f16;
 use crate::arena::Arena;
 use crate::graph::{Binding, DType, Graph, ValueId};
 use crate::kernel::Kernels;
-use crate::plan::{Plan, PlanOptions, Step, task_macs};
+use crate::plan::{Plan, Step, task_macs};
 
 pub use error::EngineError;
+pub use memory::{Holding, MemoryReport, NetworkMemory, Planned, plan_networks};
 pub use pool::Stopped;
+pub use process::{MARGIN_BYTES, resident_bytes};
 pub use profile::OpProfile;
 pub use weights::{MemoryWeights, Weights};
 
@@ -47,6 +51,12 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Most bytes of the arena.
     pub arena_bytes_max: usize,
+    /// Most bytes of the whole process: code, heap, arena and weights in memory.
+    pub budget_bytes: Option<u64>,
+    /// Bytes of the budget that the caller needs after load.
+    pub reserve_bytes: u64,
+    /// Bytes that the process takes without arena and weights; measured if none are given.
+    pub process_bytes: Option<u64>,
     /// The kernels; [`Kernels::chosen`] if none are named.
     pub kernels: Option<&'static Kernels>,
 }
@@ -54,7 +64,14 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// As many bytes as are fast, the best kernels.
     pub fn new(threads: usize) -> Self {
-        EngineOptions { threads, arena_bytes_max: usize::MAX, kernels: None }
+        EngineOptions {
+            threads,
+            arena_bytes_max: usize::MAX,
+            budget_bytes: None,
+            reserve_bytes: 0,
+            process_bytes: None,
+            kernels: None,
+        }
     }
 }
 
@@ -74,6 +91,9 @@ pub struct Engine {
     programs: Vec<Arc<Program>>,
     runs: Vec<u64>,
     kernels: &'static Kernels,
+    memory: MemoryReport,
+    /// The network that ran last.
+    last: Option<usize>,
 }
 
 impl Engine {
@@ -86,42 +106,39 @@ impl Engine {
         networks: &[(&Graph, Binding)],
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let plans = networks
-            .iter()
-            .map(|&(graph, binding)| {
-                let mut plan = PlanOptions::new(binding, options.threads);
-                plan.arena_bytes_max = options.arena_bytes_max;
-                Ok((Arc::new(graph.clone()), Plan::new(graph, &plan)?))
-            })
-            .collect::<Result<Vec<_>, EngineError>>()?;
-        Self::of_plans(weights, plans, options)
+        let (planned, memory) = plan_networks(&*weights, networks, options)?;
+        Self::of_planned(weights, planned, memory, options)
     }
 
-    /// As [`Engine::load`], with plans that were made before, for `options.threads` workers.
+    /// As [`Engine::load`], with plans that [`plan_networks`] made for the same options.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn of_plans(
+    pub fn of_planned(
         weights: Arc<dyn Weights>,
-        plans: Vec<(Arc<Graph>, Plan)>,
+        planned: Vec<Planned>,
+        memory: MemoryReport,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let kernels = match options.kernels {
             Some(kernels) => kernels,
             None => Kernels::chosen()?,
         };
-        let bytes = plans.iter().map(|(_, plan)| plan.arena_bytes).max().unwrap_or(0);
-        let threads = plans.iter().map(|(_, plan)| plan.options.threads).max().unwrap_or(1);
+        let bytes = planned.iter().map(|planned| planned.plan.arena_bytes).max().unwrap_or(0);
+        let threads = planned.iter().map(|planned| planned.plan.options.threads).max().unwrap_or(1);
+        let streams = planned.iter().any(|planned| planned.holding == Holding::Streamed);
         let arena = Arc::new(Arena::new(bytes)?);
-        let programs = plans
+        let programs = planned
             .into_iter()
-            .map(|(graph, plan)| {
-                Program::new(graph, plan, kernels, weights.clone(), arena.clone()).map(Arc::new)
+            .map(|planned| {
+                Program::new(planned, kernels, weights.clone(), arena.clone()).map(Arc::new)
             })
             .collect::<Result<Vec<_>, _>>()?;
+        // Where pages are let go by plan, what the system reads ahead on its own would stay behind.
+        weights.read_ahead(!streams);
         let pool = Pool::new(threads).map_err(|error| EngineError::Threads { threads, error })?;
         let runs = vec![0; programs.len()];
-        Ok(Engine { pool, arena, programs, runs, kernels })
+        Ok(Engine { pool, arena, programs, runs, kernels, memory, last: None })
     }
 
     /// A network by name.
@@ -157,6 +174,11 @@ impl Engine {
     /// Workers, the caller counted.
     pub fn threads(&self) -> usize {
         self.pool.workers()
+    }
+
+    /// What the engine takes, as planned.
+    pub fn memory(&self) -> &MemoryReport {
+        &self.memory
     }
 
     /// Bytes of the arena.
@@ -241,6 +263,16 @@ impl Engine {
         network: NetworkIndex,
         observer: Option<&pool::Observer<'_>>,
     ) -> Result<(), EngineError> {
+        if self.last != Some(network.0) {
+            let before = self.last.map(|last| &self.programs[last]);
+            if let Some(before) = before.filter(|program| program.holding == Holding::Kept) {
+                before.let_go();
+            }
+            if self.programs[network.0].holding == Holding::Kept {
+                self.programs[network.0].fetch();
+            }
+            self.last = Some(network.0);
+        }
         let program = &self.programs[network.0];
         program.reset();
         // A clone counts a reference; the job itself was made at load.

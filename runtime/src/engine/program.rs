@@ -13,6 +13,7 @@ use crate::plan::{Pass, Plan, Storage, Task, TaskStep, scratch};
 
 use super::EngineError;
 use super::context::{Context, Place, Portion, View, Work};
+use super::memory::{Holding, Planned};
 use super::pool::{Crew, Job, Stopped};
 use super::step;
 use super::weights::Weights;
@@ -20,8 +21,12 @@ use super::weights::Weights;
 /// One step: portions that run one after another, a barrier after each.
 pub(super) struct Entry {
     portions: Vec<Portion>,
-    /// Tensors that the step reads.
-    tensors: Vec<String>,
+    /// Tensors that the step reads, and whether most of it is let go at once: a table.
+    tensors: Vec<(String, bool)>,
+    /// Ranges of the pack to ask for before the step.
+    prefetch: Vec<Range<usize>>,
+    /// Ranges to let go after it.
+    release: Vec<Range<usize>>,
     /// Set once they were compared with their hashes.
     verified: AtomicBool,
     /// Nanoseconds that worker 0 spent here, all runs together.
@@ -32,6 +37,10 @@ pub(super) struct Entry {
 pub(super) struct Program {
     pub graph: Arc<Graph>,
     pub plan: Plan,
+    /// How the weights are held.
+    pub holding: Holding,
+    /// Pages of all weights.
+    ranges: Vec<Range<usize>>,
     pub entries: Vec<Entry>,
     works: Vec<Work>,
     kernels: &'static Kernels,
@@ -48,12 +57,12 @@ impl Program {
     /// # Errors
     /// [`EngineError::Tensor`] or [`EngineError::TensorBytes`] if the pack lacks what the graph names.
     pub fn new(
-        graph: Arc<Graph>,
-        plan: Plan,
+        planned: Planned,
         kernels: &'static Kernels,
         weights: Arc<dyn Weights>,
         arena: Arc<Arena>,
     ) -> Result<Self, EngineError> {
+        let Planned { graph, plan, holding, residency, ranges } = planned;
         let works = plan
             .tasks
             .tasks
@@ -61,22 +70,29 @@ impl Program {
             .map(|task| work(&graph, &plan, &*weights, task))
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
-            let mut names: Vec<String> = Vec::new();
+        let mut residency = residency.unwrap_or_default();
+        residency.prefetch.resize(plan.steps.len(), Vec::new());
+        residency.release.resize(plan.steps.len(), Vec::new());
+        let reads = residency.prefetch.into_iter().zip(residency.release);
+        for (step, (prefetch, release)) in plan.steps.iter().zip(reads) {
+            let mut names: Vec<(String, bool)> = Vec::new();
             for TaskStep { task, .. } in step.task_steps() {
                 let node = &graph.nodes[plan.tasks.tasks[*task].node];
                 let needs =
                     tensor_needs(&graph, node).map_err(|fault| graph_error(&graph, node, fault))?;
-                names.extend(needs.iter().map(|need| need.name.to_owned()));
+                let table = matches!(node.op, Op::Gather { .. }) && holding != Holding::Resident;
+                names.extend(needs.iter().map(|need| (need.name.to_owned(), table)));
                 for slot in &plan.tasks.tasks[*task].inputs {
                     if let Storage::Tensor(name) = &plan.storage[*slot] {
-                        names.push(name.clone());
+                        names.push((name.clone(), false));
                     }
                 }
             }
             entries.push(Entry {
                 portions: step.task_steps().iter().map(|step| portion(&plan, step)).collect(),
                 tensors: names,
+                prefetch,
+                release,
                 verified: AtomicBool::new(false),
                 nanoseconds: AtomicU64::new(0),
             });
@@ -84,6 +100,8 @@ impl Program {
         Ok(Program {
             graph,
             plan,
+            holding,
+            ranges,
             entries,
             works,
             kernels,
@@ -98,6 +116,16 @@ impl Program {
     /// Before a run.
     pub fn reset(&self) {
         self.cancelled.store(false, Ordering::Release);
+    }
+
+    /// Asks for all weights, before the first of some runs.
+    pub fn fetch(&self) {
+        self.ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
+    }
+
+    /// Lets go of all weights.
+    pub fn let_go(&self) {
+        self.ranges.iter().for_each(|range| self.weights.release(range.clone()));
     }
 
     /// After a run: whether it was stopped, and by what.
@@ -124,7 +152,8 @@ impl Program {
     /// Compares the tensors of a step with their hashes, shared out between the workers.
     fn verify(&self, cx: &Context<'_>, entry: &Entry) -> Result<(), Stopped> {
         for index in (0..entry.tensors.len()).skip(cx.crew.worker).step_by(cx.crew.workers) {
-            if let Err(sentence) = self.weights.verify(&entry.tensors[index]) {
+            let (name, table) = &entry.tensors[index];
+            if let Err(sentence) = self.weights.verify(name, *table) {
                 let mut damage =
                     self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 *damage = Some(sentence);
@@ -152,6 +181,9 @@ impl Job for Program {
         };
         let mut begun = Instant::now();
         for (index, entry) in self.entries.iter().enumerate() {
+            if crew.worker == 0 {
+                entry.prefetch.iter().for_each(|range| self.weights.prefetch(range.clone()));
+            }
             if !entry.verified.load(Ordering::Acquire) {
                 self.verify(&cx, entry)?;
                 if self.cancelled.load(Ordering::Acquire) {
@@ -163,6 +195,7 @@ impl Job for Program {
                 cx.barrier()?;
             }
             if crew.worker == 0 {
+                entry.release.iter().for_each(|range| self.weights.release(range.clone()));
                 let now = Instant::now();
                 let spent = now.duration_since(begun).as_nanos() as u64;
                 entry.nanoseconds.fetch_add(spent, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::pack::Pack;
+use crate::pack::{Pack, Tensor};
 
 /// Tensors by name, in one run of bytes: an open pack's map, or memory.
 ///
@@ -15,11 +15,15 @@ pub trait Weights: Send + Sync {
     /// The bytes of a tensor, without padding.
     fn find(&self, name: &str) -> Option<Range<usize>>;
 
-    /// Checks a tensor against its hash; costs nothing after the first time.
+    /// Checks a tensor against its hash; costs nothing after the first time. `passing` lets go of what was read
+    /// on the way, for a tensor of which little is used.
     ///
     /// # Errors
     /// One sentence.
-    fn verify(&self, name: &str) -> Result<(), String>;
+    fn verify(&self, name: &str, passing: bool) -> Result<(), String>;
+
+    /// Switches the system's own read-ahead off, where every range is asked for by plan, or on.
+    fn read_ahead(&self, on: bool);
 
     /// Asks the system to read a range of [`Weights::bytes`] ahead.
     fn prefetch(&self, range: Range<usize>);
@@ -39,9 +43,17 @@ impl Weights for Pack {
         Some(start..start + tensor.bytes().len())
     }
 
-    fn verify(&self, name: &str) -> Result<(), String> {
-        let checked = self.tensor(name).and_then(|tensor| tensor.verify());
-        checked.map_err(|error| error.to_string())
+    fn verify(&self, name: &str, passing: bool) -> Result<(), String> {
+        let check = |tensor: Tensor<'_>| {
+            if passing { tensor.verify_passing() } else { tensor.verify() }
+        };
+        self.tensor(name).and_then(check).map_err(|error| error.to_string())
+    }
+
+    fn read_ahead(&self, on: bool) {
+        if let Err(error) = Pack::read_ahead(self, on) {
+            log::debug!("{error}");
+        }
     }
 
     fn prefetch(&self, range: Range<usize>) {
@@ -107,9 +119,11 @@ impl Weights for MemoryWeights {
         self.ranges.get(name).cloned()
     }
 
-    fn verify(&self, _name: &str) -> Result<(), String> {
+    fn verify(&self, _name: &str, _passing: bool) -> Result<(), String> {
         Ok(())
     }
+
+    fn read_ahead(&self, _on: bool) {}
 
     fn prefetch(&self, _range: Range<usize>) {}
 

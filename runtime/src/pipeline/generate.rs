@@ -218,5 +218,5 @@ fn engine_options(options: &Options) -> EngineOptions {
     let threads = options.threads.unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
     });
-    EngineOptions::new(threads)
+    EngineOptions { budget_bytes: options.budget_bytes, ..EngineOptions::new(threads) }
 }

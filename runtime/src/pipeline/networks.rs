@@ -10,6 +10,9 @@ use crate::image::Channels;
 use crate::pack::Pack;
 use crate::plan::macs;
 
+/// What encoding a picture takes beside its pixels: windows, hash chains, code tables.
+const ENCODER_BYTES: usize = 1 << 20;
+
 /// What is planned for: width and height of the picture, samples of the denoiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -153,7 +156,10 @@ impl Loaded {
             image: vec![0.0; image_len],
         };
         let rows = id_rows(text.graph, &wiring.text_ids);
-        let engine = Engine::load(pack.clone(), &networks, options)?;
+        // Buffers, pixels, the encoded picture and its encoder's tables are touched after load.
+        let reserve_bytes = (buffers.bytes() + 3 * image_len + ENCODER_BYTES) as u64;
+        let options = EngineOptions { reserve_bytes, ..options.clone() };
+        let engine = Engine::load(pack.clone(), &networks, &options)?;
         Ok(Loaded {
             shape,
             engine,

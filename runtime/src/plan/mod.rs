@@ -11,6 +11,7 @@ mod lifetime;
 mod need;
 mod order;
 mod place;
+mod residency;
 mod schedule;
 pub mod scratch;
 mod task;
@@ -23,7 +24,11 @@ pub use check::CheckError;
 pub use cost::{macs, task_macs};
 pub use layout::Layout;
 pub use need::{Need, window_rows};
+pub use order::PlanRecipe;
 pub use place::live_bytes_max;
+pub use residency::{
+    Residency, Use, held_bytes as weight_bytes, ranges as weight_ranges, residency,
+};
 pub use schedule::Stage;
 pub use task::{Pass, Source, Task, Tasks};
 
@@ -231,7 +236,7 @@ impl Plan {
                 });
             }
         }
-        let plan = order::search(graph, tasks, options);
+        let plan = order::search(graph, &tasks, options);
         check::check(graph, &plan)
             .map_err(|error| PlanError::Check { network: graph.name.clone(), error })?;
         if plan.arena_bytes > options.arena_bytes_max {
@@ -244,20 +249,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Plans a network in strips of `height` rows, with scratch of `scratch_bytes` a step where that is enough,
-    /// whatever the limit.
+    /// Plans a network in one way, whatever the limit.
     ///
     /// # Errors
-    /// [`PlanError::Graph`], [`PlanError::Check`].
-    pub fn in_strips(
+    /// [`PlanError::Graph`], [`PlanError::Groups`], [`PlanError::Check`].
+    pub fn of_recipe(
         graph: &Graph,
         options: &PlanOptions,
-        height: usize,
-        scratch_bytes: usize,
+        recipe: PlanRecipe,
     ) -> Result<Self, PlanError> {
         let tasks = Tasks::new(graph, options.binding)?;
-        let stages = order::strips(graph, &tasks, height.max(1));
-        let plan = Self::of_stages(graph, tasks, &stages, options, scratch_bytes);
+        let plan = order::cook(graph, &tasks, options, recipe);
         check::check(graph, &plan)
             .map_err(|error| PlanError::Check { network: graph.name.clone(), error })?;
         Ok(plan)

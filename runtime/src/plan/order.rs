@@ -7,47 +7,64 @@ use super::scratch::SCRATCH_BYTES_FAST;
 use super::task::{Source, Tasks};
 use super::{Plan, PlanOptions};
 
-/// Heights of strips that are tried, in rows of the last result of a run.
-const STRIP_HEIGHTS: [usize; 6] = [32, 16, 8, 4, 2, 1];
+/// One way to plan a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanRecipe {
+    /// Rows of a strip, if runs of row-local tasks are rolled.
+    pub height: Option<usize>,
+    /// Bytes that a step's scratch is to stay below where it can.
+    pub scratch_bytes: usize,
+}
+
+impl PlanRecipe {
+    /// From the fastest to the smallest.
+    pub const ALL: [PlanRecipe; 9] = [
+        Self::new(None, SCRATCH_BYTES_FAST),
+        Self::new(None, SCRATCH_BYTES_FAST / 4),
+        Self::new(None, SCRATCH_BYTES_FAST / 16),
+        Self::new(Some(32), SCRATCH_BYTES_FAST / 2),
+        Self::new(Some(16), SCRATCH_BYTES_FAST / 2),
+        Self::new(Some(8), SCRATCH_BYTES_FAST / 4),
+        Self::new(Some(4), SCRATCH_BYTES_FAST / 8),
+        Self::new(Some(2), SCRATCH_BYTES_FAST / 16),
+        Self::new(Some(1), 0),
+    ];
+
+    const fn new(height: Option<usize>, scratch_bytes: usize) -> Self {
+        PlanRecipe { height, scratch_bytes }
+    }
+}
 
 /// The first plan whose arena is within the limit, from the fastest on; the smallest if none is.
-pub fn search(graph: &Graph, tasks: Tasks, options: &PlanOptions) -> Plan {
-    let candidates = orders(graph, &tasks, options);
+pub fn search(graph: &Graph, tasks: &Tasks, options: &PlanOptions) -> Plan {
     let mut best: Option<Plan> = None;
-    let mut consider = |plan: Plan| {
-        let fits = plan.arena_bytes <= options.arena_bytes_max;
+    for recipe in PlanRecipe::ALL {
+        let plan = cook(graph, tasks, options, recipe);
         if best.as_ref().is_none_or(|best| plan.arena_bytes < best.arena_bytes) {
             best = Some(plan);
         }
-        fits
-    };
-    let mut found = false;
-    for scratch in [SCRATCH_BYTES_FAST, SCRATCH_BYTES_FAST / 4, SCRATCH_BYTES_FAST / 16] {
-        for tasks in &candidates {
-            let stages = segmented(tasks, options, whole(tasks));
-            found |= consider(Plan::of_stages(graph, tasks.clone(), &stages, options, scratch));
-        }
-        if found {
+        if best.as_ref().is_some_and(|best| best.arena_bytes <= options.arena_bytes_max) {
             break;
         }
     }
-    if !found {
-        'search: for height in STRIP_HEIGHTS {
-            for scratch in [SCRATCH_BYTES_FAST / 4, SCRATCH_BYTES_FAST / 16, 0] {
-                for tasks in &candidates {
-                    let stages = segmented(tasks, options, strips(graph, tasks, height));
-                    let plan = Plan::of_stages(graph, tasks.clone(), &stages, options, scratch);
-                    if consider(plan) {
-                        break 'search;
-                    }
-                }
-            }
-        }
+    best.unwrap_or_else(|| cook(graph, tasks, options, PlanRecipe::ALL[0]))
+}
+
+/// The smaller of the plans that the orders of tasks give.
+pub fn cook(graph: &Graph, tasks: &Tasks, options: &PlanOptions, recipe: PlanRecipe) -> Plan {
+    let plan = |tasks: Tasks| {
+        let stages = match recipe.height {
+            Some(height) => strips(graph, &tasks, height),
+            None => whole(&tasks),
+        };
+        let stages = segmented(&tasks, options, stages);
+        Plan::of_stages(graph, tasks, &stages, options, recipe.scratch_bytes)
+    };
+    let own = plan(tasks.clone());
+    match reordered(graph, tasks, options).map(plan) {
+        Some(other) if other.arena_bytes < own.arena_bytes => other,
+        _ => own,
     }
-    best.unwrap_or_else(|| {
-        let stages = whole(&tasks);
-        Plan::of_stages(graph, tasks, &stages, options, SCRATCH_BYTES_FAST)
-    })
 }
 
 /// Rolls every run that can be, `height` rows of its last result at a time.
@@ -90,18 +107,18 @@ fn segmented(tasks: &Tasks, options: &PlanOptions, stages: Vec<Stage>) -> Vec<St
     out
 }
 
-/// The graph's own order and, unless it has segments, the one that a greedy choice by live bytes gives.
-fn orders(graph: &Graph, tasks: &Tasks, options: &PlanOptions) -> Vec<Tasks> {
-    let mut orders = vec![tasks.clone()];
-    if options.segments.is_empty() {
-        let order = greedy(graph, tasks);
-        if order.iter().enumerate().any(|(position, &task)| position != task) {
-            let mut other = tasks.clone();
-            other.tasks = order.iter().map(|&task| tasks.tasks[task].clone()).collect();
-            orders.push(other);
-        }
+/// The tasks in the order that a greedy choice by live bytes gives, unless it is their own or there are segments.
+fn reordered(graph: &Graph, tasks: &Tasks, options: &PlanOptions) -> Option<Tasks> {
+    if !options.segments.is_empty() {
+        return None;
     }
-    orders
+    let order = greedy(graph, tasks);
+    let differs = order.iter().enumerate().any(|(position, &task)| position != task);
+    differs.then(|| {
+        let mut other = tasks.clone();
+        other.tasks = order.iter().map(|&task| tasks.tasks[task].clone()).collect();
+        other
+    })
 }
 
 /// Always runs the task that leaves the fewest bytes alive.

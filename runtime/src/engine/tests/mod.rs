@@ -1,5 +1,6 @@
 //! The engine against plain loops, and against itself with other threads, kernels, segments and tiles.
 
+mod budget;
 mod naive;
 mod net;
 mod ops;
@@ -17,8 +18,15 @@ const BINDING: Binding = Binding { batch: 1, height: 1, width: 1 };
 fn run(net: &Net, plan: Plan, kernels: &'static Kernels) -> Vec<Vec<f32>> {
     let options = EngineOptions { kernels: Some(kernels), ..EngineOptions::new(1) };
     let weights: Arc<dyn Weights> = Arc::new(net.weights.clone());
-    let plans = vec![(Arc::new(net.graph.clone()), plan)];
-    let mut engine = Engine::of_plans(weights, plans, &options).unwrap();
+    let planned = Planned {
+        graph: Arc::new(net.graph.clone()),
+        plan,
+        holding: Holding::Resident,
+        residency: None,
+        ranges: Vec::new(),
+    };
+    let memory = MemoryReport::default();
+    let mut engine = Engine::of_planned(weights, vec![planned], memory, &options).unwrap();
     let network = engine.network("net").unwrap();
     let mut results = Vec::new();
     // Twice: whatever the first run leaves in the arena must not matter.

@@ -8,7 +8,7 @@ use crate::graph::{
     Binary, DType, InputScale, Op, PoolKind, ResizeMode, ShuffleOrder, Unary, ValueId,
 };
 use crate::kernel::Kernels;
-use crate::plan::{Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions, PlanRecipe};
 
 /// A random graph of ops that work row by row, with residuals and joins between branches.
 fn rolling(seed: u64) -> Net {
@@ -65,7 +65,8 @@ fn rolling(seed: u64) -> Net {
 }
 
 fn strips(net: &Net, threads: usize, height: usize, scratch_bytes: usize) -> Plan {
-    Plan::in_strips(&net.graph, &PlanOptions::new(BINDING, threads), height, scratch_bytes).unwrap()
+    let recipe = PlanRecipe { height: Some(height), scratch_bytes };
+    Plan::of_recipe(&net.graph, &PlanOptions::new(BINDING, threads), recipe).unwrap()
 }
 
 proptest! {

@@ -1,0 +1,343 @@
+//! The choice of plans for all networks of an engine inside one budget.
+//!
+//! Networks run in turn in one arena, so that memory is: the process, the arena of the hungriest network, and
+//! weights. Weights of all networks stay in memory if that fits; else those of the network that runs; else only
+//! the window around the step that runs. Smaller arenas (less scratch, strips) come before streaming for a
+//! network that runs many times, after it for one that runs once.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::graph::{Binding, Graph, Op, tensor_needs};
+use crate::plan::{
+    Plan, PlanOptions, PlanRecipe, Residency, Storage, TaskStep, Use, residency, weight_bytes,
+};
+
+use super::process::{MARGIN_BYTES, resident_bytes};
+use super::weights::Weights;
+use super::{EngineError, EngineOptions};
+
+/// How a network's weights are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holding {
+    /// Never let go.
+    Resident,
+    /// Let go when another network runs.
+    Kept,
+    /// Read ahead and let go step by step.
+    Streamed,
+}
+
+/// What an engine takes, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryReport {
+    /// The budget that was given.
+    pub budget_bytes: Option<u64>,
+    /// Code, heap, stacks as measured, and the margin beside them.
+    pub process_bytes: u64,
+    /// Kept for the caller.
+    pub reserve_bytes: u64,
+    /// The arena.
+    pub arena_bytes: u64,
+    /// The most bytes of weights at one time.
+    pub weight_bytes: u64,
+    /// By network: how its weights are held, the most bytes of them at one time, bytes that a run reads.
+    pub networks: Vec<NetworkMemory>,
+}
+
+/// One network's part of a [`MemoryReport`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct NetworkMemory {
+    /// Its name.
+    pub network: String,
+    /// How its weights are held.
+    pub holding: Holding,
+    /// Bytes of its arena.
+    pub arena_bytes: u64,
+    /// Most bytes of weights at one time.
+    pub held_bytes: u64,
+    /// Bytes of all its weights.
+    pub weight_bytes: u64,
+    /// Bytes that each run reads from storage; those of the first one where weights are not streamed.
+    pub read_bytes: u64,
+}
+
+impl MemoryReport {
+    /// All together.
+    pub fn total_bytes(&self) -> u64 {
+        self.process_bytes + self.reserve_bytes + self.arena_bytes + self.weight_bytes
+    }
+}
+
+/// A planned network.
+pub struct Planned {
+    /// The graph.
+    pub graph: Arc<Graph>,
+    /// Its plan.
+    pub plan: Plan,
+    /// How its weights are held.
+    pub holding: Holding,
+    /// What is asked for and let go at each step, for streamed weights.
+    pub residency: Option<Residency>,
+    /// Runs of pages that hold its weights.
+    pub ranges: Vec<Range<usize>>,
+}
+
+/// One way to run a network.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    recipe: usize,
+    arena: usize,
+    holding: Holding,
+    /// Steps that pages are asked for early.
+    ahead: usize,
+    held: usize,
+    cost: u64,
+}
+
+/// Plans networks: the fastest that is within the budget.
+///
+/// # Errors
+/// [`EngineError::Budget`] with the smallest budget that works.
+pub fn plan_networks(
+    weights: &dyn Weights,
+    networks: &[(&Graph, Binding)],
+    options: &EngineOptions,
+) -> Result<(Vec<Planned>, MemoryReport), EngineError> {
+    let process_bytes = match options.process_bytes {
+        Some(bytes) => bytes,
+        None => resident_bytes().unwrap_or(8 << 20) + MARGIN_BYTES,
+    };
+    let fixed = process_bytes + options.reserve_bytes;
+    let limit = options.budget_bytes.unwrap_or(u64::MAX);
+    let allowed = usize::try_from(limit.saturating_sub(fixed)).unwrap_or(usize::MAX);
+    let mut search =
+        Search { weights, networks, options, candidates: Vec::new(), totals: Vec::new() };
+    let mut choice = None;
+    for recipe in 0..PlanRecipe::ALL.len() {
+        search.extend(recipe)?;
+        choice = search.choose(allowed);
+        if choice.is_some() {
+            break;
+        }
+    }
+    let Some(choice) = choice else {
+        let needed = search.smallest();
+        return Err(EngineError::Budget {
+            budget_bytes: limit,
+            needed_bytes: fixed + needed.0 as u64 + needed.1 as u64,
+            process_bytes: fixed,
+            arena_bytes: needed.0 as u64,
+            weight_bytes: needed.1 as u64,
+        });
+    };
+    search.build(&choice, process_bytes)
+}
+
+struct Search<'a> {
+    weights: &'a dyn Weights,
+    networks: &'a [(&'a Graph, Binding)],
+    options: &'a EngineOptions,
+    /// By network.
+    candidates: Vec<Vec<Candidate>>,
+    /// By network: bytes of all weights.
+    totals: Vec<usize>,
+}
+
+impl Search<'_> {
+    fn plan(&self, network: usize, recipe: usize) -> Result<Plan, EngineError> {
+        let (graph, binding) = self.networks[network];
+        let plan = PlanOptions::new(binding, self.options.threads);
+        Ok(Plan::of_recipe(graph, &plan, PlanRecipe::ALL[recipe])?)
+    }
+
+    fn uses(&self, network: usize, plan: &Plan) -> Result<Vec<Vec<Use>>, EngineError> {
+        uses(self.weights, self.networks[network].0, plan)
+    }
+
+    /// Adds the candidates of one more recipe.
+    fn extend(&mut self, recipe: usize) -> Result<(), EngineError> {
+        for network in 0..self.networks.len() {
+            let plan = self.plan(network, recipe)?;
+            if plan.arena_bytes > self.options.arena_bytes_max && recipe + 1 < PlanRecipe::ALL.len()
+            {
+                if self.candidates.len() == network {
+                    self.candidates.push(Vec::new());
+                    let uses = self.uses(network, &plan)?;
+                    self.totals.push(weight_bytes(&uses));
+                }
+                continue;
+            }
+            let uses = self.uses(network, &plan)?;
+            if self.candidates.len() == network {
+                self.candidates.push(Vec::new());
+                self.totals.push(weight_bytes(&uses));
+            }
+            let (total, arena) = (self.totals[network], plan.arena_bytes);
+            // A network that runs many times would read its weights from storage as often.
+            let many = self.networks[network].0.name == "denoiser";
+            for (holding, ahead, held, cost) in [
+                (Holding::Kept, 0, total, 1),
+                (
+                    Holding::Streamed,
+                    1,
+                    residency(&uses, 1).window_bytes,
+                    if many { 100 } else { 0 },
+                ),
+                (
+                    Holding::Streamed,
+                    0,
+                    residency(&uses, 0).window_bytes,
+                    if many { 200 } else { 2 },
+                ),
+            ] {
+                let cost = cost + 3 * recipe as u64;
+                let candidate = Candidate { recipe, arena, holding, ahead, held, cost };
+                self.candidates[network].push(candidate);
+            }
+        }
+        Ok(())
+    }
+
+    /// The cheapest candidates that fit together.
+    fn choose(&self, allowed: usize) -> Option<Vec<Candidate>> {
+        let everything: usize = self.totals.iter().sum();
+        let mut arenas: Vec<usize> = self.candidates.iter().flatten().map(|c| c.arena).collect();
+        arenas.sort_unstable();
+        arenas.dedup();
+        let mut best: Option<(u64, Vec<Candidate>)> = None;
+        for arena in arenas.into_iter().filter(|&arena| arena <= allowed) {
+            let left = allowed - arena;
+            // All weights stay if they fit, and cost nothing after the first picture.
+            let picks: Option<Vec<Candidate>> = self
+                .candidates
+                .iter()
+                .map(|list| {
+                    let fits = list.iter().filter(|c| c.arena <= arena);
+                    if everything <= left {
+                        let kept = fits.filter(|c| c.holding == Holding::Kept);
+                        kept.min_by_key(|c| c.cost).map(|c| Candidate {
+                            holding: Holding::Resident,
+                            cost: c.cost - 1,
+                            ..*c
+                        })
+                    } else {
+                        fits.filter(|c| c.held <= left).min_by_key(|c| (c.cost, c.held)).copied()
+                    }
+                })
+                .collect();
+            if let Some(picks) = picks {
+                let cost: u64 = picks.iter().map(|c| c.cost).sum();
+                if best.as_ref().is_none_or(|&(least, _)| cost < least) {
+                    best = Some((cost, picks));
+                }
+            }
+        }
+        best.map(|(_, picks)| picks)
+    }
+
+    /// Arena and weights of the smallest combination.
+    fn smallest(&self) -> (usize, usize) {
+        let mut arenas: Vec<usize> = self.candidates.iter().flatten().map(|c| c.arena).collect();
+        arenas.sort_unstable();
+        arenas
+            .into_iter()
+            .filter_map(|arena| {
+                let held: Option<Vec<usize>> = self
+                    .candidates
+                    .iter()
+                    .map(|list| list.iter().filter(|c| c.arena <= arena).map(|c| c.held).min())
+                    .collect();
+                Some((arena, held?.into_iter().max().unwrap_or(0)))
+            })
+            .min_by_key(|&(arena, held)| arena + held)
+            .unwrap_or((0, 0))
+    }
+
+    fn build(
+        &self,
+        choice: &[Candidate],
+        process_bytes: u64,
+    ) -> Result<(Vec<Planned>, MemoryReport), EngineError> {
+        let (mut planned, mut reports) = (Vec::new(), Vec::new());
+        let (mut arena_bytes, mut window) = (0u64, 0u64);
+        for (network, candidate) in choice.iter().enumerate() {
+            let plan = self.plan(network, candidate.recipe)?;
+            let uses = self.uses(network, &plan)?;
+            let streamed = candidate.holding == Holding::Streamed;
+            let residency = streamed.then(|| residency(&uses, candidate.ahead));
+            let total = self.totals[network] as u64;
+            arena_bytes = arena_bytes.max(plan.arena_bytes as u64);
+            window = match candidate.holding {
+                Holding::Resident => window + total,
+                _ => window.max(candidate.held as u64),
+            };
+            reports.push(NetworkMemory {
+                network: plan.network.clone(),
+                holding: candidate.holding,
+                arena_bytes: plan.arena_bytes as u64,
+                held_bytes: candidate.held as u64,
+                weight_bytes: total,
+                read_bytes: residency.as_ref().map_or(total, |r| r.bytes as u64),
+            });
+            planned.push(Planned {
+                graph: Arc::new(self.networks[network].0.clone()),
+                holding: candidate.holding,
+                residency,
+                ranges: crate::plan::weight_ranges(&uses),
+                plan,
+            });
+        }
+        let report = MemoryReport {
+            budget_bytes: self.options.budget_bytes,
+            process_bytes,
+            reserve_bytes: self.options.reserve_bytes,
+            arena_bytes,
+            weight_bytes: window,
+            networks: reports,
+        };
+        Ok((planned, report))
+    }
+}
+
+/// By step of a plan: what it reads of the pack.
+pub(super) fn uses(
+    weights: &dyn Weights,
+    graph: &Graph,
+    plan: &Plan,
+) -> Result<Vec<Vec<Use>>, EngineError> {
+    plan.steps
+        .iter()
+        .map(|step| {
+            let mut uses = Vec::new();
+            for TaskStep { task, .. } in step.task_steps() {
+                let task = &plan.tasks.tasks[*task];
+                let node = &graph.nodes[task.node];
+                let error = |tensor: &str| EngineError::Tensor {
+                    network: graph.name.clone(),
+                    node: node.name.clone(),
+                    tensor: tensor.to_owned(),
+                };
+                let needs = tensor_needs(graph, node).map_err(|fault| EngineError::Graph {
+                    network: graph.name.clone(),
+                    node: node.name.clone(),
+                    fault,
+                })?;
+                let rows = matches!(node.op, Op::Gather { .. })
+                    .then(|| plan.tasks.layouts[task.output].rows);
+                for need in needs {
+                    let range = weights.find(need.name).ok_or_else(|| error(need.name))?;
+                    uses.push(Use { range, rows });
+                }
+                for &slot in &task.inputs {
+                    if let Storage::Tensor(name) = &plan.storage[slot] {
+                        let range = weights.find(name).ok_or_else(|| error(name))?;
+                        uses.push(Use { range, rows: None });
+                    }
+                }
+            }
+            Ok(uses)
+        })
+        .collect()
+}
