@@ -95,7 +95,7 @@ class Broker:
         self.config.write_text(
             f"user root\nlistener {self.port} 127.0.0.1\n"
             + ("" if "allow_anonymous" in extra else "allow_anonymous true\n")
-            + f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n"
+            + ("" if "persistence" in extra else f"persistence true\npersistence_location {folder}/\nautosave_on_changes true\nautosave_interval 1\n")
             + "max_queued_messages 0\nmax_inflight_messages 0\n"
             + extra
         )

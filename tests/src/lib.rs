@@ -1,1 +1,4 @@
-//! plantain.
+//! What the tests that cross crates share: the built binaries, and memory cgroups.
+
+pub mod cgroup;
+pub mod command;

@@ -4,8 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::Format;
-use super::journal::sync_folder;
+use super::{Answer, Format};
 
 /// The folder of pictures.
 #[derive(Clone, Debug)]
@@ -28,22 +27,30 @@ impl Answers {
         self.folder.join(format!("{job}.{index}"))
     }
 
-    /// Stores a job's pictures; when this returns, a power cut does not lose them.
+    /// Stores a job's pictures. They are not synced: that would cost more than all the rest of answering, and what a power cut
+    /// damages is found by its hash ([`Answers::holds`]) and drawn again, to the same bytes.
     ///
     /// # Errors
     /// If a file cannot be written; what was written of this job is removed.
     pub fn store(&self, job: &str, images: &[(Format, Vec<u8>)]) -> io::Result<()> {
-        let written = images.iter().enumerate().try_for_each(|(index, (_, image))| {
+        let stored = images.iter().enumerate().try_for_each(|(index, (_, image))| {
             let mut temporary = tempfile::NamedTempFile::new_in(&self.folder)?;
             temporary.write_all(image)?;
-            temporary.as_file().sync_all()?;
             temporary.persist(self.file(job, index)).map(drop).map_err(|error| error.error)
         });
-        let synced = written.and_then(|()| sync_folder(&self.folder));
-        if synced.is_err() {
+        if stored.is_err() {
             self.remove(job, images.len());
         }
-        synced
+        stored
+    }
+
+    /// Whether all pictures of an answer are there, unharmed.
+    pub fn holds(&self, job: &str, answer: &Answer) -> bool {
+        answer.images.iter().enumerate().all(|(index, _)| {
+            let said = answer.result["images"][index]["sha256"].as_str();
+            self.read(job, index)
+                .is_ok_and(|image| Some(crate::report::sha256(&image).as_str()) == said)
+        })
     }
 
     /// Reads one picture.

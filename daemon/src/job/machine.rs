@@ -224,6 +224,7 @@ impl Machine {
         let Some(name) = name else { return Cancelled::Unknown };
         let entry = &self.entries[&name];
         match entry.state {
+            _ if entry.job.is_again => Cancelled::Unknown,
             State::Waiting => {
                 let job = entry.job.clone();
                 self.queue.remove(&name);
@@ -240,6 +241,28 @@ impl Machine {
             .get(job)
             .filter(|entry| !matches!(entry.state, State::Answered { .. }))
             .map(|entry| &entry.job)
+    }
+
+    /// All jobs that are answered, oldest first.
+    pub fn answered(&self) -> Vec<String> {
+        self.answered.iter().cloned().collect()
+    }
+
+    /// Takes an answer back whose pictures are gone: one that the broker does not have yet is drawn again, one that it has is
+    /// forgotten.
+    pub fn lose_answer(&mut self, job: &str) {
+        let is_published = matches!(
+            self.entries.get(job),
+            Some(Entry { state: State::Answered { published: true, .. }, .. })
+        );
+        let Some(job) = self.forget(job) else { return };
+        if is_published {
+            return;
+        }
+        if self.queue.restore(&job.job, job.priority).is_err() {
+            log::error!("job {} is to be drawn again but the queue has no room for it", job.job);
+        }
+        self.insert(Job { deadline_ms: None, is_again: true, ..job });
     }
 
     /// A job's answer with the job.

@@ -127,6 +127,10 @@ pub struct Job {
     /// Unix time in milliseconds after which it is not drawn. MQTT 5 message expiry.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
+    /// It was drawn before and a power cut took its pictures. Its sender may have that answer, so that it can end in no
+    /// other way.
+    #[serde(default)]
+    pub is_again: bool,
 }
 
 /// How a job ended.

@@ -223,7 +223,10 @@ impl Connection {
 
     fn pump(&mut self) {
         let Some(client) = &self.client else { return };
-        while let Some(publish) = self.acks.front() {
+        // While the broker is slow to take what is sent, it gets no acknowledgements, and so sends no more than RECEIVE_MAXIMUM.
+        while self.outbox.len() < REQUESTS_MAX
+            && let Some(publish) = self.acks.front()
+        {
             if client.try_ack(publish).is_err() {
                 return;
             }

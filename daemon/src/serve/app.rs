@@ -238,7 +238,16 @@ impl App {
         self.usage.count(sender, drawing.count, monotonic_ms)?;
         let deadline_ms = message.expiry_seconds.map(|seconds| now_ms + u64::from(seconds) * 1000);
         let priority = parsed.priority.unwrap_or(0);
-        Ok(Job { job: name, identity, drawing, priority, reply, accepted_ms: now_ms, deadline_ms })
+        Ok(Job {
+            job: name,
+            identity,
+            drawing,
+            priority,
+            reply,
+            accepted_ms: now_ms,
+            deadline_ms,
+            is_again: false,
+        })
     }
 
     fn accept(&mut self, job: Job, delivery: Delivery, grouped: bool, received: Instant) {

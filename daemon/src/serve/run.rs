@@ -197,10 +197,18 @@ fn start(config: Config, artist: Box<dyn Artist>, model: Model) -> anyhow::Resul
     };
     let (journal, records) =
         Journal::open(&config.state_dir, Config::bytes(&config.journal_bytes_max))?;
-    let machine = Machine::replay(limits, records);
+    let mut machine = Machine::replay(limits, records);
     let answers = Answers::open(&config.state_dir).with_context(|| {
         format!("the folder of answers in {} cannot be made", config.state_dir.display())
     })?;
+    for name in machine.answered() {
+        let whole =
+            machine.answer_of(&name).is_some_and(|(_, answer)| answers.holds(&name, answer));
+        if !whole {
+            log::warn!("the pictures of job {name} were damaged by a crash");
+            machine.lose_answer(&name);
+        }
+    }
     answers.sweep(|job| machine.knows(job)).context("the folder of answers cannot be read")?;
     if !machine.queue().is_empty() {
         log::info!("{} jobs wait from before the restart", machine.queue().len());

@@ -1,0 +1,69 @@
+//! The budget is a promise about the whole process, page cache included: a memory cgroup with that limit is never hit.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use plantain_tests::cgroup::MemoryGroup;
+use plantain_tests::command::{pack, plantain};
+
+/// The smallest budget that the bundled pack is promised for.
+const SMALLEST_MIB: u64 = 24;
+
+/// Lets the page cache go of the pack, so that reading it is charged to the group.
+fn evict(path: &std::path::Path) {
+    let file = std::fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+}
+
+fn draws_within(budget_mib: u64, threads: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    // Copies of binary and pack, so that nothing else on this machine keeps their pages alive.
+    let (binary, model) = (folder.path().join("plantain"), folder.path().join("pack.safetensors"));
+    std::fs::copy(plantain(), &binary).unwrap();
+    std::fs::copy(pack(), &model).unwrap();
+    let group = match MemoryGroup::new(budget_mib << 20) {
+        Ok(group) => group,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return;
+        }
+    };
+    evict(&model);
+    evict(&binary);
+    let output = folder.path().join("p.png");
+    let processes = group.processes();
+    let mut command = Command::new(&binary);
+    command
+        .args(["generate", "a red apple", "--seed", "7", "--threads", threads, "--budget"])
+        .arg(format!("{budget_mib}M"))
+        .arg("--pack")
+        .arg(&model)
+        .arg("-o")
+        .arg(&output);
+    // The shell joins the group before it becomes plantain, so that the group sees all of it.
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(format!("echo $$ > {} && exec \"$0\" \"$@\"", processes.display()));
+    shell.arg(command.get_program()).args(command.get_args());
+    let ended = shell.process_group(0).output().unwrap();
+    assert!(ended.status.success(), "{budget_mib}M: {}", String::from_utf8_lossy(&ended.stderr));
+    let hits = group.limit_hits().unwrap();
+    println!(
+        "budget {budget_mib} MiB: peak {:?} bytes charged, limit hit {hits} times",
+        group.peak_bytes()
+    );
+    assert_eq!(hits, 0, "a limit of {budget_mib} MiB was hit {hits} times");
+    assert!(output.is_file());
+}
+
+#[test]
+fn a_picture_fits_its_budget_with_the_page_cache_counted() {
+    for budget_mib in [64, 40, SMALLEST_MIB] {
+        draws_within(budget_mib, "1");
+    }
+}
+
+#[test]
+fn two_threads_fit_too() {
+    draws_within(40, "2");
+}
