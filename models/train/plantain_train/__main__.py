@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--batch", type=int, default=64 if stage is teacher else 32)
         stage.add_argument("--workers", type=int, default=2)
         stage.add_argument("--compiled", action="store_true", help="use torch.compile (needs a C++ compiler)")
+    stages.add_parser("judge", help="fit the judge on real icons in styles that the generator never sees")
     prune = stages.add_parser("prune", help="a smaller generator; tune it with `teacher --start pruned.pt`")
     prune.add_argument("checkpoint", type=Path)
     prune.add_argument("out", type=Path)
@@ -57,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     ship.add_argument("out", type=Path)
     ship.add_argument("--name", default="plantain-icons")
     ship.add_argument("--steps", type=int, default=1)
+    keep = stages.add_parser("keep", help="checkpoint, basis and refiner -> one f16 file for git")
+    keep.add_argument("checkpoint", type=Path)
+    keep.add_argument("out", type=Path)
+    keep.add_argument("--note", default="")
+    restore = stages.add_parser("restore", help="the inverse of keep")
+    restore.add_argument("source", type=Path)
     everything = stages.add_parser("all", help="every stage in order, each for its share of the time; resumes")
     everything.add_argument("--minutes", type=float, default=240)
     everything.add_argument("--concepts", type=int, default=256)
@@ -102,6 +109,10 @@ def main() -> None:
         from .prune import prune
 
         prune(o.checkpoint, o.out, o.share, tuple(o.drop))
+    elif o.stage == "judge":
+        from . import judge
+
+        judge.fit()
     elif o.stage == "evaluate":
         from .evaluate import evaluate
 
@@ -110,6 +121,14 @@ def main() -> None:
         from .ship import ship
 
         ship(o.checkpoint, o.out, o.name, o.steps)
+    elif o.stage == "keep":
+        from .store import keep
+
+        keep(o.checkpoint, o.out, o.note)
+    elif o.stage == "restore":
+        from .store import restore
+
+        restore(o.source)
     elif o.stage == "all":
         from .all import run
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .judge import JUDGE
 from .paths import BASIS, POOL, RENDERS, WORK
 
 SHARES = {"refine": 0.08, "teacher": 0.77, "distil": 0.15}
@@ -25,6 +26,8 @@ def run(minutes: float, concepts: int, out: Path, workers: int) -> None:
         stage("basis")
     if not (POOL / "starts.npy").exists():
         stage("pool", "--concepts", concepts)
+    if not JUDGE.exists():
+        stage("judge")
     for name in SHARES:
         stage(name, "--stop", f"{minutes * SHARES[name]:.2f}m", "--workers", workers)
     stage("evaluate", WORK / "teacher.pt", "--steps", 6, "--guidance", 2)

@@ -83,7 +83,7 @@ def evaluate(checkpoint: Path, steps: int, guidance: float, count: int, prototyp
             rows = np.array([s == style for _, s in chosen])
             if rows.any():
                 print(f"  {style}: n {rows.sum()}, top-5 {(ours[rows] < 5).mean():.3f}, real {(real[rows] < 5).mean():.3f}", flush=True)
-        artist.decoder.sheet(latents[:64], [title(c, s) for c, s in chosen[:64]], 8, SHEETS / f"{stem}-{name}.png")
+        artist.decoder.sheet(latents[:64], [title(c, s) for c, s in chosen[:64]], 8, SHEETS / f"{stem}-{name.replace(' ', '-')}.png")
 
     everything = [(c, s) for c in concepts for s in styles() if (c.code, s) in at]
     if prototype_words:

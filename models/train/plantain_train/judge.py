@@ -11,11 +11,12 @@ import json
 import numpy as np
 
 from .concepts import Concept
-from .paths import RENDERS, RENDERS_INDEX
+from .paths import RENDERS, RENDERS_INDEX, WORK
 from .pool import premultiplied
 from .prompts import PromptStates
 from .render import JUDGE_STYLES
 
+JUDGE = WORK / "judge.npz"
 RIDGE, WIDTH = 0.05, 4.0
 
 
@@ -40,34 +41,46 @@ def features(images: np.ndarray) -> np.ndarray:
     return np.concatenate([np.sqrt(cells), colours, 2 * np.sqrt(histogram)], 1).astype(np.float32)
 
 
+def fit() -> None:
+    """Fits on every real icon of the judge's styles, of all concepts, and writes judge.npz."""
+    index, renders = json.loads(RENDERS_INDEX.read_text()), np.load(RENDERS, mmap_mode="r")
+    labels = sorted({i["label"].lower() for i in index})
+    prompts = PromptStates(labels)
+    column = prompts.mask[..., None]
+    names = ((prompts.states * column).sum(1) / column.sum(1)).numpy()
+    names -= names.mean(0)
+    names /= np.linalg.norm(names, axis=1, keepdims=True)
+    at = {label: i for i, label in enumerate(labels)}
+    rows = [i for i, entry in enumerate(index) if entry["style"] in JUDGE_STYLES]
+    x = features(np.stack([on_white(renders[i]) for i in rows]))
+    mean = x.mean(0)
+    points = x - mean
+    scale = 2 * (points ** 2).sum(1).mean()
+    targets = names[[at[index[i]["label"].lower()] for i in rows]]
+    weights = np.linalg.solve(kernel(points, points, scale) + RIDGE * np.eye(len(rows), dtype=np.float32), targets)
+    np.savez(JUDGE, mean=mean, points=points, scale=scale, weights=weights.astype(np.float32), names=names, labels=labels)
+    print(f"judge: {len(rows)} real pictures of {len(labels)} concepts in the styles {', '.join(JUDGE_STYLES)}", flush=True)
+
+
+def kernel(x: np.ndarray, points: np.ndarray, scale: float) -> np.ndarray:
+    """Gaussian kernel [N, points]."""
+    distance = (x ** 2).sum(1)[:, None] + (points ** 2).sum(1)[None] - 2 * x @ points.T
+    return np.exp(-distance / scale * WIDTH)
+
+
 class Judge:
     """Ranks concepts for pictures."""
 
     def __init__(self, candidates: list[Concept]) -> None:
-        """Fits on every real icon of the judge's styles, of all concepts; `candidates` are those that it may answer."""
-        index, renders = json.loads(RENDERS_INDEX.read_text()), np.load(RENDERS, mmap_mode="r")
-        labels = sorted({i["label"].lower() for i in index} | {c.label.lower() for c in candidates})
-        prompts = PromptStates(labels)
-        column = prompts.mask[..., None]
-        names = ((prompts.states * column).sum(1) / column.sum(1)).numpy()
-        names -= names.mean(0)
-        names /= np.linalg.norm(names, axis=1, keepdims=True)
-        at = {label: i for i, label in enumerate(labels)}
-        rows = [i for i, entry in enumerate(index) if entry["style"] in JUDGE_STYLES]
-        x = features(np.stack([on_white(renders[i]) for i in rows]))
-        self.mean = x.mean(0)
-        self.points = x - self.mean
-        self.scale = 2 * (self.points ** 2).sum(1).mean()
-        targets = names[[at[index[i]["label"].lower()] for i in rows]]
-        self.weights = np.linalg.solve(self.kernel(self.points) + RIDGE * np.eye(len(rows), dtype=np.float32), targets)
-        self.candidates = names[[at[c.label.lower()] for c in candidates]]
-
-    def kernel(self, x: np.ndarray) -> np.ndarray:
-        """Gaussian kernel to the training points."""
-        distance = (x ** 2).sum(1)[:, None] + (self.points ** 2).sum(1)[None] - 2 * x @ self.points.T
-        return np.exp(-distance / self.scale * WIDTH)
+        """Reads the fitted judge (fits it first if need be); `candidates` are the concepts that it may answer."""
+        if not JUDGE.exists():
+            fit()
+        z = np.load(JUDGE)
+        self.mean, self.points, self.scale, self.weights = z["mean"], z["points"], float(z["scale"]), z["weights"]
+        at = {label: i for i, label in enumerate(z["labels"].tolist())}
+        self.candidates = z["names"][[at[c.label.lower()] for c in candidates]]
 
     def ranks(self, images: np.ndarray, asked: list[int]) -> np.ndarray:
         """0 is best: the place of candidate `asked[i]` for picture i (uint8 [N, 64, 64, 3])."""
-        scores = self.kernel(features(images) - self.mean) @ self.weights @ self.candidates.T
+        scores = kernel(features(images) - self.mean, self.points, self.scale) @ self.weights @ self.candidates.T
         return (scores > scores[np.arange(len(asked)), asked][:, None]).sum(1)

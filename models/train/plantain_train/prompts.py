@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from . import text
 from .concepts import phrases
@@ -19,15 +22,21 @@ SHEET_PROMPTS = [
     "a bunny, cartoon", "a lorry, flat", "a glass of beer, 3d render", "a sunflower, minimal"]
 
 
+@cache
+def encoder() -> tuple[Tokenizer, text.TextEncoder]:
+    """The tokenizer and text encoder with the cut vocabulary, loaded once."""
+    folder = text.model_folder()
+    keep = text.pruned_vocabulary(folder, phrases())
+    return text.write_tokenizer(folder, keep, POOL / "tokenizer"), text.TextEncoder(folder, keep)
+
+
 class PromptStates:
     """Text states of some prompts, made with the pool's vocabulary: `states` [N, 20, 384], `mask` [N, 20]."""
 
     def __init__(self, prompts: list[str]) -> None:
-        folder = text.model_folder()
-        keep = text.pruned_vocabulary(folder, phrases())
-        ids, mask = text.encode(text.write_tokenizer(folder, keep, POOL / "tokenizer"), prompts)
+        tokenizer, network = encoder()
+        ids, mask = text.encode(tokenizer, prompts)
         self.mask = torch.from_numpy(mask.astype(np.float32))
         with torch.no_grad():
-            encoder = text.TextEncoder(folder, keep)
-            self.states = torch.cat([encoder(torch.from_numpy(ids[i:i + 64]), torch.from_numpy(mask[i:i + 64]))
+            self.states = torch.cat([network(torch.from_numpy(ids[i:i + 64]), torch.from_numpy(mask[i:i + 64]))
                                      for i in range(0, len(prompts), 64)])
