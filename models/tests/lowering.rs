@@ -50,7 +50,7 @@ fn inputs(network: &FloatNetwork, binding: Binding) -> BTreeMap<String, FloatTen
 }
 
 /// Evaluates the lowered network and compares every value that has an origin with tract's.
-fn compare(imported: &mut Imported, network: &FloatNetwork, binding: Binding) {
+fn compare(imported: &Imported, network: &FloatNetwork, binding: Binding) {
     let graph = &network.graph;
     validate_bound(graph, binding).unwrap();
     let inputs = inputs(network, binding);
@@ -96,7 +96,7 @@ fn fixed() -> Binding {
 
 #[test]
 fn tokens_and_masked_attention() {
-    let (mut imported, network) = load(&fixture("tokens.onnx"));
+    let (imported, network) = load(&fixture("tokens.onnx"));
     counts(
         &network,
         &[
@@ -115,12 +115,12 @@ fn tokens_and_masked_attention() {
         _ => None,
     });
     assert_eq!(heads, Some((4, 0.5, false, 4)), "heads, scale, causal, operands");
-    compare(&mut imported, &network, fixed());
+    compare(&imported, &network, fixed());
 }
 
 #[test]
 fn heads_in_a_free_batch() {
-    let (mut imported, network) = load(&fixture("folded_heads.onnx"));
+    let (imported, network) = load(&fixture("folded_heads.onnx"));
     counts(
         &network,
         &[
@@ -137,15 +137,15 @@ fn heads_in_a_free_batch() {
     let free = network.free;
     assert!(free.batch && free.height && free.width);
     assert_eq!(network.unit, 2);
-    compare(&mut imported, &network, Binding { batch: 1, height: 4, width: 6 });
-    compare(&mut imported, &network, Binding { batch: 3, height: 2, width: 10 });
+    compare(&imported, &network, Binding { batch: 1, height: 4, width: 6 });
+    compare(&imported, &network, Binding { batch: 3, height: 2, width: 10 });
     let odd = network.shape(network.graph.outputs[0], Binding { batch: 1, height: 4, width: 4 });
     assert_eq!(odd.unwrap(), [1, 4, 4, 4]);
 }
 
 #[test]
 fn convolutions_of_every_kind() {
-    let (mut imported, network) = load(&fixture("convolutions.onnx"));
+    let (imported, network) = load(&fixture("convolutions.onnx"));
     counts(
         &network,
         &[
@@ -157,55 +157,75 @@ fn convolutions_of_every_kind() {
             ("transpose", 0),
         ],
     );
-    compare(&mut imported, &network, Binding { batch: 2, height: 6, width: 8 });
+    compare(&imported, &network, Binding { batch: 2, height: 6, width: 8 });
 }
 
 #[test]
 fn pixel_shuffles_however_written() {
-    let (mut imported, network) = load(&fixture("shuffles.onnx"));
+    let (imported, network) = load(&fixture("shuffles.onnx"));
     assert!(count(&network, "pixel_shuffle") >= 1);
-    compare(&mut imported, &network, fixed());
+    compare(&imported, &network, fixed());
 }
 
 #[test]
 fn text_encoder_is_causal() {
-    let (mut imported, network) = load(&fixture("text.onnx"));
+    let (imported, network) = load(&fixture("text.onnx"));
     counts(&network, &[("attention", 1), ("gather", 1), ("gated", 1), ("transpose", 0)]);
     let causal = |op: &Op| matches!(op, Op::Attention { causal: true, .. });
     assert!(network.graph.nodes.iter().any(|n| causal(&n.op) && n.inputs.len() == 3));
-    compare(&mut imported, &network, Binding { batch: 2, height: 1, width: 1 });
+    compare(&imported, &network, Binding { batch: 2, height: 1, width: 1 });
 }
 
 #[test]
 fn fused_ops_of_late_opsets() {
-    let (mut imported, network) = load(&fixture("opset23.onnx"));
+    let (imported, network) = load(&fixture("opset23.onnx"));
     counts(
         &network,
         &[("attention", 1), ("rms_norm", 1), ("group_norm", 1), ("transpose", 0), ("softmax", 0)],
     );
-    compare(&mut imported, &network, fixed());
+    compare(&imported, &network, fixed());
 }
 
 #[test]
 fn a_mask_that_differs_by_head_stays_in_parts() {
-    let (mut imported, network) = load(&fixture("relative_bias.onnx"));
+    let (imported, network) = load(&fixture("relative_bias.onnx"));
     counts(&network, &[("attention", 0), ("batch_matmul", 2), ("softmax", 1)]);
-    compare(&mut imported, &network, fixed());
+    compare(&imported, &network, fixed());
+}
+
+#[test]
+fn masks_of_truth_values() {
+    let (imported, network) = load(&fixture("masks.onnx"));
+    counts(&network, &[("attention", 3), ("transpose", 0), ("softmax", 0)]);
+    assert!(network.graph.nodes.iter().all(|n| n.op.name() != "attention" || n.inputs.len() == 4));
+    compare(&imported, &network, fixed());
+}
+
+#[test]
+fn rounding_of_activations_is_dropped_and_weights_are_kept() {
+    let (imported, network) = load(&fixture("rounded.onnx"));
+    counts(&network, &[("conv_f16", 1), ("matmul_f16", 1), ("softmax", 1), ("transpose", 0)]);
+    compare(&imported, &network, fixed());
+    let kernel = network.weights.values().find(|tensor| tensor.shape == [6, 3, 3, 3]).unwrap();
+    for (row, weights) in kernel.data.chunks_exact(27).enumerate() {
+        let scale = 0.002 + 0.002 * row as f32 / 5.0;
+        assert!(weights.iter().all(|w| (w / scale - (w / scale).round()).abs() < 1e-3), "{row}");
+    }
 }
 
 #[test]
 fn stable_diffusion_shaped_networks_at_two_sizes() {
     for (folder, attention) in [("sd_small", 8), ("sd_outlier", 8)] {
-        let (mut imported, network) = load(&shared(folder).join("unet"));
+        let (imported, network) = load(&shared(folder).join("unet"));
         counts(&network, &[("attention", attention), ("transpose", 0), ("softmax", 0)]);
         for (height, width) in [(8, 8), (4, 6)] {
-            compare(&mut imported, &network, Binding { batch: 2, height, width });
+            compare(&imported, &network, Binding { batch: 2, height, width });
         }
     }
     for network in ["text_encoder", "vae_decoder"] {
-        let (mut imported, network) = load(&shared("sd_small").join(network));
+        let (imported, network) = load(&shared("sd_small").join(network));
         counts(&network, &[("transpose", 0)]);
-        compare(&mut imported, &network, Binding { batch: 1, height: 8, width: 4 });
+        compare(&imported, &network, Binding { batch: 1, height: 8, width: 4 });
     }
 }
 
@@ -269,6 +289,32 @@ fn external_data_is_read_and_its_length_checked() {
     let message = refusal(folder.path());
     assert!(message.contains("has 40 bytes where 64 from byte 0 are needed"), "{message}");
     std::fs::write(folder.path().join("absent.data"), &data).unwrap();
-    let (mut imported, network) = load(folder.path());
-    compare(&mut imported, &network, fixed());
+    let (imported, network) = load(folder.path());
+    compare(&imported, &network, fixed());
+}
+
+/// Bytes changed at random: an answer or a refusal, never a panic.
+#[test]
+fn damaged_files_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.onnx");
+    let mut state = 7u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    };
+    for name in ["relative_bias.onnx", "shuffles.onnx", "text.onnx"] {
+        let whole = std::fs::read(fixture(name)).unwrap();
+        for _ in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random(3) {
+                let at = random(bytes.len());
+                bytes[at] ^= 1 << random(8);
+            }
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(imported) = import(&path, &ImportOptions::default()) {
+                let _ = lower(&imported, "network");
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod onnx;
 mod reference;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plantain::graph::{Binary, Binding};
 
@@ -38,7 +38,8 @@ pub struct Imported {
     pub sampling: Sampling,
     /// Height and width must be multiples of this where they are free.
     pub unit: u32,
-    onnx: OnnxFile,
+    path: PathBuf,
+    options: ImportOptions,
 }
 
 /// Multiples of height and width that are tried, smallest first.
@@ -51,18 +52,22 @@ const UNITS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 pub fn import(path: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
     let mut onnx = OnnxFile::open(path, &options.sizes)?;
     let free = onnx.free;
+    let done = |flow, sampling, unit| {
+        let (path, options) = (path.to_owned(), options.clone());
+        Imported { flow, sampling, unit, path, options }
+    };
     let spatial = free.height || free.width;
     if !spatial && !free.batch {
         let sampling = Sampling::fixed(onnx.fixed_binding());
         let flow = model::flow(&mut onnx, sampling.bindings[0])?;
-        return Ok(Imported { flow, sampling, unit: 1, onnx });
+        return Ok(done(flow, sampling, 1));
     }
     let units: &[u32] = if spatial { &UNITS } else { &UNITS[..1] };
     let mut last = None;
     for &unit in units {
         let sampling = Sampling::corners(free, unit);
         match at_all(&mut onnx, &sampling) {
-            Ok(flow) => return Ok(Imported { flow, sampling, unit, onnx }),
+            Ok(flow) => return Ok(done(flow, sampling, unit)),
             Err(error) if spatial => last = Some(error),
             Err(error) => return Err(error),
         }
@@ -160,14 +165,25 @@ fn merge_node(a: Node, b: &Node, known: usize) -> Option<Node> {
 
 impl Imported {
     /// tract's float run of this network at a binding; for a network of fixed sizes the binding
-    /// does not matter.
+    /// does not matter. Reads the file again.
     ///
     /// # Errors
     /// [`ImportError`] if the network has no such size.
-    pub fn reference(&mut self, binding: Binding) -> Result<FloatReference, ImportError> {
-        let model = model::typed(&mut self.onnx, binding)?;
+    pub fn reference(&self, binding: Binding) -> Result<FloatReference, ImportError> {
+        let mut onnx = OnnxFile::open(&self.path, &self.options.sizes)?;
+        let model = model::typed(&mut onnx, binding)?;
         let traced = self.flow.nodes.iter().filter(|node| node.traced);
         let names = traced.map(|node| node.name.as_str()).collect();
-        Ok(FloatReference::new(self.onnx.path.clone(), model, binding, &names))
+        Ok(FloatReference::new(onnx.path, model, binding, &names))
+    }
+
+    /// Lets go of the weights once the network is lowered; what is left serves
+    /// [`Imported::reference`].
+    pub fn forget_weights(&mut self) {
+        for node in &mut self.flow.nodes {
+            if let Kind::Constant(_) = node.kind {
+                node.kind = Kind::Varying(Vec::new());
+            }
+        }
     }
 }

@@ -47,6 +47,7 @@ impl OnnxFile {
             return Err(not_onnx());
         }
         load_external(&path, &mut proto)?;
+        drop_rounding(&mut proto);
         let mut onnx = OnnxFile { path, proto, free: FreeDims::default(), roles: Vec::new() };
         onnx.check_ops()?;
         onnx.find_free(sizes)?;
@@ -174,6 +175,28 @@ fn nearest(op: &str) -> String {
             "export the network with operators of the ai.onnx domain only".to_owned()
         }
         _ => "export the network with opset 17, where it decomposes to known operators".to_owned(),
+    }
+}
+
+/// Takes QuantizeLinear followed by DequantizeLinear out of the flow of activations: lowering
+/// starts from the float network, and quantises it anew. Weights stay what their integers say.
+fn drop_rounding(proto: &mut ModelProto) {
+    let Some(graph) = &mut proto.graph else { return };
+    let rounded: HashMap<String, String> = graph
+        .node
+        .iter()
+        .filter(|node| node.op_type == "QuantizeLinear")
+        .filter_map(|node| Some((node.output.first()?.clone(), node.input.first()?.clone())))
+        .collect();
+    let constants: std::collections::HashSet<&str> =
+        graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    for node in graph.node.iter_mut().filter(|node| node.op_type == "DequantizeLinear") {
+        let source = node.input.first().and_then(|input| rounded.get(input));
+        if let Some(source) = source.filter(|source| !constants.contains(source.as_str())) {
+            node.op_type = "Identity".to_owned();
+            node.input = vec![source.clone()];
+            node.attribute.clear();
+        }
     }
 }
 

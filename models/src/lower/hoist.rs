@@ -37,6 +37,7 @@ fn movable(graph: &Graph, index: usize) -> Option<usize> {
     let producer = graph.nodes.iter().position(|n| n.output == input)?;
     let by_row = match &graph.nodes[producer].op {
         Op::MatmulF16 { epilogue, .. } => !epilogue.residual,
+        Op::Slice { axis, .. } => *axis as usize + 1 == from.len(),
         Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Gated { .. } | Op::Unary { .. } => true,
         _ => false,
     };
@@ -55,6 +56,9 @@ fn move_up(
     let mut shape = graph.value(reshape.output).shape.clone();
     if let (Some(last), Some(from)) = (shape.last_mut(), graph.value(x).shape.last()) {
         *last = *from;
+    }
+    if let Op::Slice { axis, .. } = &mut graph.nodes[producer].op {
+        *axis = shape.len() as u32 - 1;
     }
     // The result keeps the producer's name and origin under the reshape's value.
     let old = graph.nodes[producer].output;

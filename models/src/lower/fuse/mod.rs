@@ -38,8 +38,9 @@ struct Fuser {
 /// A pattern: the fused form of a node, or nothing if the node is not of its kind.
 type Pattern = fn(&mut Fuser, &Node) -> Option<Id>;
 
-const PATTERNS: [Pattern; 24] = [
+const PATTERNS: [Pattern; 25] = [
     Fuser::fold_cast,
+    Fuser::broadcast_to_itself,
     Fuser::scalar_operand,
     Fuser::affine_chain,
     Fuser::clamps,

@@ -20,6 +20,13 @@ impl Fuser {
         whole.then(|| self.push(Node { kind, inputs: vec![], ..node.clone() }))
     }
 
+    /// A broadcast that repeats nothing.
+    pub(super) fn broadcast_to_itself(&mut self, node: &Node) -> Option<Id> {
+        let same =
+            matches!(node.kind, Kind::Broadcast) && self.at(node.inputs[0]).shape == node.shape;
+        same.then(|| node.inputs[0])
+    }
+
     /// A binary op with a single number.
     pub(super) fn scalar_operand(&mut self, node: &Node) -> Option<Id> {
         let Kind::Binary(function) = node.kind else { return None };

@@ -1,9 +1,13 @@
 //! tract's decluttered model at one binding, as a [`Flow`].
 
+mod conv;
+mod logic;
+mod pointwise;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use plantain::graph::{Binary, PoolKind, ResizeMode, Unary};
+use plantain::graph::{PoolKind, ResizeMode};
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::array::{
@@ -11,21 +15,21 @@ use tract_onnx::tract_core::ops::array::{
 };
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cast::Cast;
-use tract_onnx::tract_core::ops::cnn::conv::{Conv, KernelFormat};
-use tract_onnx::tract_core::ops::cnn::{MaxPool, PaddingSpec, PoolSpec, SumPool};
+use tract_onnx::tract_core::ops::cnn::conv::Conv;
+use tract_onnx::tract_core::ops::cnn::{MaxPool, SumPool};
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 use tract_onnx::tract_core::ops::konst::Const;
-use tract_onnx::tract_core::ops::math::PowConst;
-use tract_onnx::tract_core::ops::nn::gelu_approximate::GeluApproximate;
+use tract_onnx::tract_core::ops::logic::Iff;
 use tract_onnx::tract_core::ops::nn::{
-    CoordTransformer, Interpolator, LeakyRelu, Nearest, NearestUpsample, Reduce, Reducer, Resize,
-    RmsNorm, Softmax, SoftmaxKind,
+    NearestUpsample, Reduce, Reducer, Resize, RmsNorm, Softmax, SoftmaxKind,
 };
 use tract_onnx::tract_core::ops::source::TypedSource;
 use tract_transformers::ops::sdpa::Sdpa;
 
-use super::flow::{Convolution, Einsum, Element, Flow, Fold, Id, Kind, Node, Size};
+use pointwise::{binary, elementwise, resize};
+
+use super::flow::{Einsum, Element, Flow, Fold, Id, Kind, Node, Size};
 use crate::lower::FloatTensor;
 
 /// Converts a model whose shapes are all known.
@@ -56,7 +60,9 @@ pub(super) fn floats(tensor: &Tensor) -> TractResult<FloatTensor> {
     } else {
         tensor.cast_to::<f32>()?.into_owned()
     };
-    let data = cast.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
+    // Masks hide with infinity; a number that only just fits does the same without making NaN.
+    let bounded = |v: &f32| if v.is_infinite() { f32::MAX.copysign(*v) } else { *v };
+    let data = cast.try_as_plain_ram()?.as_slice::<f32>()?.iter().map(bounded).collect();
     Ok(FloatTensor::new(shape, data))
 }
 
@@ -76,8 +82,11 @@ impl Converter<'_> {
     }
 
     fn element(&self, outlet: OutletId) -> TractResult<Element> {
-        let float = self.model.outlet_fact(outlet)?.datum_type.is_float();
-        Ok(if float { Element::Float } else { Element::Int })
+        let kind = self.model.outlet_fact(outlet)?.datum_type;
+        // Truth values that are computed are 0 and 1 in f32; those that are fed are integers.
+        let fed = self.model.node(outlet.node).op_is::<TypedSource>();
+        let int = kind.is_integer() || (kind == bool::datum_type() && fed);
+        Ok(if int { Element::Int } else { Element::Float })
     }
 
     fn push(&mut self, name: &str, kind: Kind, inputs: Vec<Id>, shape: &[usize]) -> Id {
@@ -101,10 +110,26 @@ impl Converter<'_> {
             .iter()
             .map(|input| self.ids.get(input).copied().context("an operand is not converted"))
             .collect::<TractResult<_>>()?;
-        let (kind, inputs) = self.kind(node, inputs, &shape)?;
+        let (kind, mut inputs) = self.kind(node, inputs, &shape)?;
+        let moves = matches!(
+            kind,
+            Kind::Input
+                | Kind::Constant(_)
+                | Kind::Cast
+                | Kind::Permute(_)
+                | Kind::Reshape
+                | Kind::Broadcast
+                | Kind::Slice(..)
+                | Kind::Concat(_)
+                | Kind::Gather
+        );
+        if !moves {
+            // Arithmetic is in f32: integers (masks) are small enough to be exact.
+            inputs = inputs.into_iter().map(|id| self.float(id)).collect();
+        }
         let id = self.push(&node.name, kind, inputs, &shape);
         let made = &mut self.flow.nodes[id];
-        made.element = element;
+        made.element = if moves { element } else { Element::Float };
         made.traced = true;
         self.ids.insert(outlet, id);
         for slot in 1..node.outputs.len() {
@@ -130,9 +155,25 @@ impl Converter<'_> {
         } else if let Some(op) = node.op_as::<Const>() {
             Kind::Constant(Arc::new(floats(op.val())?))
         } else if let Some(op) = node.op_as::<ElementWiseOp>() {
-            elementwise(op).unwrap_or_else(unsupported)
+            match elementwise(op) {
+                Some(kind) => kind,
+                None => {
+                    return Ok(self
+                        .logic_of_one(node, op, &inputs)
+                        .unwrap_or((unsupported(), vec![])));
+                }
+            }
         } else if let Some(op) = node.op_as::<TypedBinOp>() {
-            binary(op).map_or_else(unsupported, Kind::Binary)
+            match binary(op) {
+                Some(function) => Kind::Binary(function),
+                None => {
+                    return Ok(self
+                        .logic_of_two(node, op, &inputs)
+                        .unwrap_or((unsupported(), vec![])));
+                }
+            }
+        } else if node.op_is::<Iff>() {
+            return Ok(self.choice(node, &inputs).unwrap_or((unsupported(), vec![])));
         } else if let Some(op) = node.op_as::<AxisOp>() {
             match op {
                 AxisOp::Move(from, to) => {
@@ -158,7 +199,7 @@ impl Converter<'_> {
                 None => unsupported(),
             }
         } else if let Some(op) = node.op_as::<SumPool>() {
-            let padded = op.pool_spec.padding_is_zero();
+            let padded = conv::padding_is_zero(&op.pool_spec);
             let mean = op.normalize && (padded || !op.count_include_pad);
             match self.window(&op.pool_spec, node).filter(|_| mean) {
                 Some(window) => Kind::Pool(window, PoolKind::Average),
@@ -198,7 +239,10 @@ impl Converter<'_> {
             }
         } else if let Some(op) = node.op_as::<Gather>() {
             return self.gather(op, node, inputs);
-        } else if node.op_is::<Cast>() {
+        } else if let Some(op) = node.op_as::<Cast>() {
+            if op.to == bool::datum_type() {
+                return Ok(self.truth(inputs[0]).unwrap_or((unsupported(), vec![])));
+            }
             Kind::Cast
         } else if node.op_is::<MultiBroadcastTo>() {
             return self.broadcast(node, inputs, shape);
@@ -270,76 +314,6 @@ impl Converter<'_> {
         }
         Ok((Kind::Unsupported(format!("Gather along axis {}", op.axis)), vec![]))
     }
-
-    fn window(&self, spec: &PoolSpec, node: &TypedNode) -> Option<Convolution> {
-        let format = &spec.data_format;
-        let from = usize::from(format.has_n());
-        let rank = spec.kernel_shape.len();
-        let (channel_axis, first) =
-            if format.c_is_last() { (from + rank, from) } else { (from, from + 1) };
-        let pad = match &spec.padding {
-            PaddingSpec::Valid => vec![(0, 0); rank],
-            PaddingSpec::Explicit(before, after)
-            | PaddingSpec::ExplicitOnnxPool(before, after, false) => {
-                before.iter().copied().zip(after.iter().copied()).collect()
-            }
-            PaddingSpec::SameUpper | PaddingSpec::SameLower => {
-                let shape = self.shape(node.inputs[0]).ok()?;
-                let dims = spec.padding.compute(
-                    &shape[first..first + rank],
-                    &spec.kernel_shape,
-                    &spec.dilations(),
-                    &spec.strides(),
-                );
-                dims.iter().map(|dim| (dim.pad_before, dim.pad_after)).collect()
-            }
-            PaddingSpec::ExplicitOnnxPool(..) => return None,
-        };
-        Some(Convolution {
-            batch_axis: format.has_n().then_some(0),
-            channel_axis,
-            spatial_axes: (first..first + rank).collect(),
-            kernel: spec.kernel_shape.to_vec(),
-            stride: spec.strides().to_vec(),
-            dilation: spec.dilations().to_vec(),
-            pad,
-            groups: 1,
-        })
-    }
-
-    fn convolution(&self, op: &Conv, node: &TypedNode) -> Option<Convolution> {
-        if op.q_params.is_some() || op.kernel_fmt != KernelFormat::OIHW {
-            return None;
-        }
-        Some(Convolution { groups: op.group, ..self.window(&op.pool_spec, node)? })
-    }
-
-    /// Drops a bias of zeros and spreads one of a single value.
-    fn conv_inputs(
-        &mut self,
-        node: &TypedNode,
-        op: &Conv,
-        conv: Convolution,
-        mut inputs: Vec<Id>,
-    ) -> TractResult<(Kind, Vec<Id>)> {
-        let outputs = op.output_channels();
-        if let Some(bias) = inputs.get(2).and_then(|&id| self.flow.constant(id)).cloned() {
-            if bias.data.iter().all(|&v| v == 0.0) {
-                inputs.truncate(2);
-            } else if bias.data.len() != outputs || bias.shape.len() != 1 {
-                let data = if bias.data.len() == 1 {
-                    vec![bias.data[0]; outputs]
-                } else {
-                    bias.data.clone()
-                };
-                ensure!(data.len() == outputs, "{}: bias of {} values", node.name, data.len());
-                let tensor = Arc::new(FloatTensor::new(vec![outputs], data));
-                let name = format!("{}.bias", node.name);
-                inputs[2] = self.push(&name, Kind::Constant(tensor), vec![], &[outputs]);
-            }
-        }
-        Ok((Kind::Conv(conv), inputs))
-    }
 }
 
 /// The op and what is special about it, in words.
@@ -349,82 +323,5 @@ fn describe(node: &TypedNode) -> String {
         node.op.name().into_owned()
     } else {
         format!("{} ({info})", node.op.name())
-    }
-}
-
-fn elementwise(op: &ElementWiseOp) -> Option<Kind> {
-    let mini = &op.0;
-    if let Some(op) = mini.downcast_ref::<LeakyRelu>() {
-        return Some(Kind::Unary(Unary::LeakyRelu(op.alpha)));
-    }
-    if let Some(op) = mini.downcast_ref::<GeluApproximate>() {
-        return (!op.fast_impl).then_some(Kind::Unary(Unary::GeluTanh));
-    }
-    if let Some(op) = mini.downcast_ref::<PowConst>() {
-        return Some(power(op.exponent));
-    }
-    let unary = match &*mini.name() {
-        "Silu" => Unary::Silu,
-        "GeluExact" => Unary::Gelu,
-        "Sigmoid" => Unary::Sigmoid,
-        "Tanh" => Unary::Tanh,
-        "Exp" => Unary::Exp,
-        "Erf" => Unary::Erf,
-        "Sqrt" => Unary::Sqrt,
-        "Rsqrt" => Unary::Rsqrt,
-        "Recip" => Unary::Reciprocal,
-        "Sin" => Unary::Sin,
-        "Cos" => Unary::Cos,
-        "Neg" => Unary::Neg,
-        "Abs" => Unary::Abs,
-        "Square" => Unary::Square,
-        _ => return None,
-    };
-    Some(Kind::Unary(unary))
-}
-
-/// `x ^ exponent`.
-pub(super) fn power(exponent: f32) -> Kind {
-    match exponent {
-        2.0 => Kind::Unary(Unary::Square),
-        0.5 => Kind::Unary(Unary::Sqrt),
-        -0.5 => Kind::Unary(Unary::Rsqrt),
-        -1.0 => Kind::Unary(Unary::Reciprocal),
-        other => Kind::Power(other),
-    }
-}
-
-fn binary(op: &TypedBinOp) -> Option<Binary> {
-    Some(match op.0.name() {
-        "Add" => Binary::Add,
-        "Sub" => Binary::Sub,
-        "Mul" => Binary::Mul,
-        "Div" => Binary::Div,
-        "Min" => Binary::Min,
-        "Max" => Binary::Max,
-        _ => return None,
-    })
-}
-
-fn resize(op: &Resize, from: &[usize], to: &[usize]) -> Option<Kind> {
-    let whole = from.iter().zip(to).all(|(&f, &t)| t % f == 0);
-    let mode = match (&op.interpolator, &op.coord_transformer, &op.nearest) {
-        (Interpolator::Nearest, CoordTransformer::Asymmetric, Nearest::Floor) => {
-            ResizeMode::Nearest
-        }
-        (Interpolator::Linear, CoordTransformer::HalfPixel, _) => ResizeMode::Bilinear,
-        _ => return None,
-    };
-    let factors = from.iter().zip(to).map(|(&f, &t)| t / f).collect();
-    whole.then_some(Kind::Resize(factors, mode))
-}
-
-trait ZeroPadding {
-    fn padding_is_zero(&self) -> bool;
-}
-
-impl ZeroPadding for PoolSpec {
-    fn padding_is_zero(&self) -> bool {
-        (0..self.kernel_shape.len()).all(|axis| self.padding.valid_dim(axis, true))
     }
 }
