@@ -58,6 +58,8 @@ impl Canvas<'_> {
         let missing = drawing.ids.iter().filter(|ids| !texts.has(ids)).count() as u64;
         let steps = scheduler.steps() as u32;
         let mut meter = Meter::new(progress, clock, loaded, steps, missing);
+        let first = if missing > 0 { Stage::TextEncoder } else { Stage::Denoise };
+        meter.tell(first, 0.0)?;
 
         let mut prompt_place = 0;
         for (sample, (ids, count)) in drawing.ids.iter().zip(drawing.counts).enumerate().rev() {
@@ -70,7 +72,8 @@ impl Canvas<'_> {
             fill_mask(&mut buffers.mask[mask..mask + tokens], used);
         }
         denoise(loaded, wiring, scheduler, drawing.guidance_scale, drawing.seed, &mut meter)?;
-        render(loaded, wiring, &spec.size, &mut pixels, &mut meter)?;
+        let last = render(loaded, wiring, &spec.size, &mut pixels, &mut meter)?;
+        meter.tell(last, 1.0)?;
 
         let (seconds, cpu_seconds) = meter.clock.stop();
         let cost = CostReport {
@@ -120,6 +123,15 @@ impl<'p> Meter<'p> {
         let total = texts * macs[0] + u64::from(steps) * macs[1] + macs[2] + macs[3];
         clock.lap_prepare();
         Meter { progress, clock, step: 0, steps, macs, done: 0, total }
+    }
+
+    /// Tells the caller, who may stop the picture.
+    fn tell(&mut self, stage: Stage, fraction: f32) -> Result<(), PipelineError> {
+        let (step, steps) = (self.step, self.steps);
+        match (self.progress)(Progress { stage, step, steps, fraction }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(PipelineError::Cancelled),
+        }
     }
 
     /// Runs a network on the inputs that were set.

@@ -78,7 +78,8 @@ impl Pipeline {
 
     /// Draws a picture.
     ///
-    /// `progress` is called many times from the calling thread, at least after each step of the plan; if it breaks,
+    /// `progress` is called from the calling thread: just before the first network runs, after each step of the plan,
+    /// and when the pixels are finished; nothing is allocated between the first and the last call. If it breaks,
     /// drawing stops. The same pack and request give the same pixels on every CPU, with any number of threads and
     /// any budget.
     ///

@@ -6,14 +6,14 @@ use super::networks::Loaded;
 use super::request::Stage;
 use super::spec::{SizeSpec, Wiring};
 
-/// Decodes the latent, refines it where the pack can, and writes the pixels.
+/// Decodes the latent, refines it where the pack can, and writes the pixels; answers with the last stage.
 pub fn render(
     loaded: &mut Loaded,
     wiring: &Wiring,
     size: &SizeSpec,
     pixels: &mut [u8],
     meter: &mut Meter<'_>,
-) -> Result<(), PipelineError> {
+) -> Result<Stage, PipelineError> {
     let Loaded { engine, decoder, refiner, buffers, decoded_len, .. } = loaded;
     scale_latent(&mut buffers.latent, size.latent_scale, size.latent_shift);
     engine.set_input(*decoder, &wiring.decoder_latent, &buffers.latent)?;
@@ -25,8 +25,9 @@ pub fn render(
         engine.read_output(refiner, 0, &mut buffers.image[..pixels.len()])?;
     }
     to_bytes(&buffers.image[..pixels.len()], size.range, pixels);
-    meter.lap(if refiner.is_some() { Stage::Refine } else { Stage::Decode });
-    Ok(())
+    let last = if refiner.is_some() { Stage::Refine } else { Stage::Decode };
+    meter.lap(last);
+    Ok(last)
 }
 
 /// `latent / scale + shift`, what decoders of diffusers' layout take.

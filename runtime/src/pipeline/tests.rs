@@ -22,78 +22,19 @@ fn table() -> Vec<f16> {
     (0..TOKENS.len() * STATES).map(|i| f16::from_f32((i as f32 * 0.7).sin())).collect()
 }
 
+/// The networks and the pipeline of `small_pipeline.json`.
+fn part(name: &str) -> Value {
+    let whole: Value =
+        serde_json::from_str(include_str!("../../../tests/data/small_pipeline.json")).unwrap();
+    whole[name].clone()
+}
+
 fn graphs() -> Value {
-    let image = |c: u32| json!([{"b": 1}, {"h": 1}, {"w": 1}, c]);
-    let double = |c: u32| json!([{"b": 1}, {"h": 2}, {"w": 2}, c]);
-    let value = |name: &str, shape: Value| json!({"name": name, "shape": shape, "dtype": "f32"});
-    let ids = json!({"name": "ids", "shape": [{"b": 1}, 5], "dtype": "i32"});
-    let rows = || json!([{"b": 1}, 5, 4]);
-    let row = |c: u32| json!([{"b": 1}, 1, 1, c]);
-    json!([
-        {"name": "text_encoder", "inputs": [0, 1], "outputs": [4],
-         "values": [ids, value("mask", json!([{"b": 1}, 5])), value("rows", rows()),
-                    value("column", json!([{"b": 1}, 5, 1])), value("states", rows())],
-         "nodes": [
-            {"name": "gather", "op": "gather", "table": "table", "rows": 7, "inputs": [0], "output": 2},
-            {"name": "column", "op": "reshape", "inputs": [1], "output": 3},
-            {"name": "masked", "op": "binary", "function": "mul", "inputs": [2, 3], "output": 4}]},
-        {"name": "denoiser", "inputs": [0, 1, 2, 3], "outputs": [13],
-         "values": [value("sample", image(2)), value("timestep", json!([{"b": 1}])),
-                    value("states", rows()), value("mask", json!([{"b": 1}, 5])),
-                    value("column", json!([{"b": 1}, 5, 1])), value("masked", rows()),
-                    value("sum", json!([{"b": 1}, 1, 4])), value("text", json!([{"b": 1}, 1, 2])),
-                    value("text_row", row(2)), value("time", json!([{"b": 1}, 2])),
-                    value("time_row", row(2)), value("with_text", image(2)),
-                    value("with_time", image(2)), value("prediction", image(2))],
-         "nodes": [
-            {"name": "column", "op": "reshape", "inputs": [3], "output": 4},
-            {"name": "masked", "op": "binary", "function": "mul", "inputs": [2, 4], "output": 5},
-            {"name": "sum", "op": "reduce_sum", "axes": [1], "inputs": [5], "output": 6},
-            {"name": "text", "op": "slice", "axis": 2, "start": 0, "inputs": [6], "output": 7},
-            {"name": "text_row", "op": "reshape", "inputs": [7], "output": 8},
-            {"name": "time", "op": "timestep_embedding", "frequencies": "frequencies",
-             "sin_first": true, "inputs": [1], "output": 9},
-            {"name": "time_row", "op": "reshape", "inputs": [9], "output": 10},
-            {"name": "with_text", "op": "binary", "function": "add", "inputs": [0, 8], "output": 11},
-            {"name": "with_time", "op": "binary", "function": "add", "inputs": [11, 10], "output": 12},
-            {"name": "prediction", "op": "unary", "function": {"affine": {"scale": 0.5, "shift": 0.1}},
-             "inputs": [12], "output": 13}]},
-        {"name": "decoder", "inputs": [0], "outputs": [4],
-         "values": [value("latent", image(2)), value("tanh", image(2)), value("wide", double(2)),
-                    value("first", double(1)), value("image", double(3))],
-         "nodes": [
-            {"name": "tanh", "op": "unary", "function": "tanh", "inputs": [0], "output": 1},
-            {"name": "wide", "op": "resize", "factor": [2, 2], "mode": "nearest", "inputs": [1], "output": 2},
-            {"name": "first", "op": "slice", "axis": 3, "start": 0, "inputs": [2], "output": 3},
-            {"name": "image", "op": "concat", "axis": 3, "inputs": [2, 3], "output": 4}]},
-        {"name": "refiner", "inputs": [0], "outputs": [2],
-         "values": [value("image", image(3)), value("negative", image(3)), value("fine", double(3))],
-         "nodes": [
-            {"name": "negative", "op": "unary", "function": "neg", "inputs": [0], "output": 1},
-            {"name": "fine", "op": "resize", "factor": [2, 2], "mode": "nearest", "inputs": [1], "output": 2}]}
-    ])
+    part("graphs")
 }
 
 fn spec() -> Value {
-    json!({
-        "tokenizer": {"kind": "word_piece", "tokens_max": 5, "uncased": true, "start_id": 1,
-                      "end_id": 2, "pad_id": 0, "unknown_id": 3, "vocabulary": "vocabulary"},
-        "size": {"latent_channels": 2, "cell_pixels": 4, "default": [24, 16], "min": [8, 8],
-                 "max": [64, 64], "multiple": 8, "range": [-1.0, 1.0], "latent_scale": 0.5,
-                 "latent_shift": 0.25},
-        "scheduler": {"kind": "lcm", "num_train_timesteps": 1000, "beta_start": 0.00085,
-                      "beta_end": 0.012, "beta_schedule": "scaled_linear",
-                      "original_inference_steps": 50, "timestep_scaling": 10.0,
-                      "set_alpha_to_one": true},
-        "prediction": "epsilon",
-        "wiring": {"text_ids": "ids", "text_mask": "mask", "text_states": "states",
-                   "denoiser_sample": "sample", "denoiser_timestep": "timestep",
-                   "denoiser_states": "states", "denoiser_mask": "mask",
-                   "decoder_latent": "latent", "refiner_image": "image"},
-        "steps_default": 3, "guidance_scale_default": 2.5,
-        "styles": [{"name": "red", "prompt": "red {prompt}", "negative": "cat"}],
-        "words": ["apple", "cat"]
-    })
+    part("pipeline")
 }
 
 fn pack(graphs: Value, spec: Value, tokens: &[&str]) -> Result<Arc<Pack>, PipelineError> {
