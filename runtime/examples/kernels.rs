@@ -7,7 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 use half::f16;
 use plantain::graph::Unary;
 use plantain::kernel::{
-    Attention, Finish, GemmF16Args, GemmI8Args, Kernels, Moments, Row, RowMut, Rows, RowsMut,
+    Attention, Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels, Moments, Row, RowMut, Rows,
+    RowsMut, int8_scale,
 };
 use plantain::pack::panel::PanelShape;
 
@@ -58,113 +59,151 @@ fn peak_gmacs(kernels: &Kernels) -> f64 {
     (1000 * rows * panels * 16 * groups * 4) as f64 / time / 1e9
 }
 
-/// An `m x k` by `k x n` product with its quantisation and epilogue, as the engine runs it.
+/// Rows of one tile of sums, in whole turns of the inner loop.
+fn tile_rows(kernels: &Kernels) -> usize {
+    (36 / kernels.gemm_i8.tile_rows).max(1) * kernels.gemm_i8.tile_rows
+}
+
+/// An `m x k` by `k x n` product: rows quantised in blocks, then tile by tile with its epilogue.
+///
+/// GMAC/s of the product alone, and of the whole.
 fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
     let gemm = kernels.gemm_i8;
     let shape = PanelShape::matmul(n, k);
     let weights = shape.pack_i8(&vec![3; n * k]);
     let sums = shape.sums(&weights);
     let source = vec![f16::ONE; m * k];
-    let scale = vec![0.01; n];
-    let finish =
-        Finish { weight_scale: Some(&scale), bias: Some(&scale), activation: None, residual: None };
-    let rows_block = 96;
-    let mut act = vec![0u8; rows_block * k];
-    let mut acc = vec![0i32; rows_block * shape.panels() * 16];
+    let scale = vec![0.01; shape.panels() * 16];
+    let panel_bytes = shape.groups() * 64;
+    let block = 192.min(m);
+    let mut act = vec![0u8; block * k];
     let mut out = vec![f16::ZERO; m * n];
-    let acc_stride = shape.panels() * 16;
-    let mut product_seconds = 0.0;
-    let mut calls = 0u32;
-    let time = seconds(|| {
-        calls += 1;
-        for first in (0..m).step_by(rows_block) {
-            let rows = rows_block.min(m - first);
-            for row in 0..rows {
+    let run = |only_product: bool, out: &mut [f16], act: &mut [u8]| {
+        let mut acc = [0i32; 48 * 64];
+        for first in (0..m).step_by(block) {
+            let rows = block.min(m - first);
+            for row in 0..if only_product { 0 } else { rows } {
                 let source = Row::F16(&source[(first + row) * k..(first + row + 1) * k]);
-                black_box((kernels.max_abs)(source));
+                let (_, inverse) = int8_scale((kernels.max_abs)(source));
                 let out = &mut act[row * k..(row + 1) * k];
-                (kernels.quantise)(source, 100.0, gemm.act_offset, out);
+                (kernels.quantise)(source, inverse, gemm.act_offset, out);
             }
-            let before = now();
-            (gemm.run)(GemmI8Args {
-                act: &act,
-                act_stride: k,
-                rows,
-                weights: &weights,
-                weights_stride: shape.groups() * 64,
-                panels: shape.panels(),
-                groups: shape.groups(),
-                acc: &mut acc,
-                acc_stride,
-                accumulate: false,
-            });
-            product_seconds += now() - before;
-            for row in 0..rows {
-                let out = &mut out[(first + row) * n..(first + row + 1) * n];
-                let acc = &acc[row * acc_stride..(row + 1) * acc_stride];
-                let offset = i32::from(gemm.act_offset);
-                (kernels.finish_i8)(acc, &sums, offset, 0.1, &finish, RowMut::F16(out));
+            for panel in (0..shape.panels()).step_by(gemm.tile_panels) {
+                let panels = gemm.tile_panels.min(shape.panels() - panel);
+                let columns = panels * 16;
+                for row in (0..rows).step_by(tile_rows(kernels)) {
+                    let rows = tile_rows(kernels).min(rows - row);
+                    (gemm.run)(GemmI8Args {
+                        act: &act[row * k..],
+                        act_stride: k,
+                        rows,
+                        weights: &weights[panel * panel_bytes..],
+                        weights_stride: panel_bytes,
+                        panels,
+                        groups: shape.groups(),
+                        acc: &mut acc,
+                        acc_stride: columns,
+                        accumulate: false,
+                    });
+                    if only_product {
+                        continue;
+                    }
+                    let outputs = columns.min(n - panel * 16);
+                    let tile = FinishTile {
+                        rows,
+                        columns: outputs,
+                        stride: columns,
+                        weight_scale: Some(&scale[panel * 16..]),
+                        bias: Some(&scale[panel * 16..]),
+                        activation: None,
+                        residual: None,
+                    };
+                    let at = (first + row) * n + panel * 16;
+                    let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: n };
+                    let sums = &sums[panel * 16..];
+                    let offset = i32::from(gemm.act_offset);
+                    (kernels.finish_tile_i8)(&acc, sums, offset, &[0.1; 48][..rows], &tile, out);
+                }
             }
         }
-    });
-    let macs = (m * k * n) as f64;
-    (macs * f64::from(calls) / product_seconds / 1e9, macs / time / 1e9)
+    };
+    let macs = (m * k * n) as f64 / 1e9;
+    let product = seconds(|| run(true, &mut out, &mut act));
+    let whole = seconds(|| run(false, &mut out, &mut act));
+    (macs / product, macs / whole)
 }
 
-/// A 3x3 convolution `width x width x channels`, rows overlapping in a padded line, one scale a kernel row.
-fn convolution(kernels: &Kernels, width: usize, channels: usize) -> (f64, f64) {
+/// A 3x3 convolution of `rows` output rows, windows overlapping in padded lines, one scale a kernel row.
+///
+/// GMAC/s of the product alone, and of the whole.
+fn convolution(kernels: &Kernels, rows: usize, width: usize, channels: usize) -> (f64, f64) {
     let gemm = kernels.gemm_i8;
     let shape = PanelShape { outputs: channels, kernel_rows: 3, kernel_columns: 3, channels };
     let weights = shape.pack_i8(&vec![3; channels * 9 * channels]);
     let sums = shape.sums(&weights);
     let padded = shape.panels() * 16;
     let source = vec![f16::ONE; width * channels];
-    let scale = vec![0.01; channels];
-    let finish =
-        Finish { weight_scale: Some(&scale), bias: Some(&scale), activation: None, residual: None };
-    let mut lines = vec![vec![gemm.act_offset; (width + 2) * channels]; 3];
-    let mut acc = vec![0i32; width * padded];
-    let mut total = vec![0f32; width * padded];
-    let mut out = vec![f16::ZERO; width * channels];
-    let mut product_seconds = 0.0;
-    let mut calls = 0u32;
-    // One output row: one new line quantised, three products, one epilogue.
-    let time = seconds(|| {
-        calls += 1;
-        black_box((kernels.max_abs)(Row::F16(&source)));
-        let line = &mut lines[calls as usize % 3][channels..(width + 1) * channels];
-        (kernels.quantise)(Row::F16(&source), 100.0, gemm.act_offset, line);
-        let row_bytes = shape.groups_per_row() * 64;
-        for ky in 0..3 {
-            let before = now();
-            (gemm.run)(GemmI8Args {
-                act: &lines[(calls as usize + ky) % 3],
-                act_stride: channels,
-                rows: width,
-                weights: &weights[ky * row_bytes..],
-                weights_stride: shape.groups() * 64,
-                panels: shape.panels(),
-                groups: shape.groups_per_row(),
-                acc: &mut acc,
-                acc_stride: padded,
-                accumulate: false,
-            });
-            product_seconds += now() - before;
-            for x in 0..width {
-                let range = x * padded..(x + 1) * padded;
-                let sums = &sums[ky * padded..(ky + 1) * padded];
-                let offset = i32::from(gemm.act_offset);
-                let (acc, total) = (&acc[range.clone()], &mut total[range]);
-                (kernels.accumulate_i8)(acc, sums, offset, 0.1, ky == 0, total);
+    let scale = vec![0.01; padded];
+    let (row_bytes, panel_bytes) = (shape.groups_per_row() * 64, shape.groups() * 64);
+    let mut lines = vec![vec![gemm.act_offset; (width + 2) * channels]; rows + 2];
+    let mut out = vec![f16::ZERO; rows * width * channels];
+    let run = |only_product: bool, lines: &mut [Vec<u8>], out: &mut [f16]| {
+        let (mut acc, mut total) = ([0i32; 48 * 64], [0f32; 48 * 64]);
+        for line in lines.iter_mut().take(if only_product { 0 } else { rows }) {
+            let (_, inverse) = int8_scale((kernels.max_abs)(Row::F16(&source)));
+            let line = &mut line[channels..(width + 1) * channels];
+            (kernels.quantise)(Row::F16(&source), inverse, gemm.act_offset, line);
+        }
+        for panel in (0..shape.panels()).step_by(gemm.tile_panels) {
+            let panels = gemm.tile_panels.min(shape.panels() - panel);
+            let columns = panels * 16;
+            for (y, x) in
+                (0..rows).flat_map(|y| (0..width).step_by(tile_rows(kernels)).map(move |x| (y, x)))
+            {
+                let cells = tile_rows(kernels).min(width - x);
+                for ky in 0..3 {
+                    (gemm.run)(GemmI8Args {
+                        act: &lines[y + ky][x * channels..],
+                        act_stride: channels,
+                        rows: cells,
+                        weights: &weights[panel * panel_bytes + ky * row_bytes..],
+                        weights_stride: panel_bytes,
+                        panels,
+                        groups: shape.groups_per_row(),
+                        acc: &mut acc,
+                        acc_stride: columns,
+                        accumulate: false,
+                    });
+                    if only_product {
+                        continue;
+                    }
+                    let sums = &sums[ky * padded + panel * 16..][..columns];
+                    let offset = i32::from(gemm.act_offset);
+                    let total = &mut total[..cells * columns];
+                    (kernels.accumulate_i8)(&acc, sums, offset, 0.1, ky == 0, total);
+                }
+                if only_product {
+                    continue;
+                }
+                let tile = FinishTile {
+                    rows: cells,
+                    columns: columns.min(channels - panel * 16),
+                    stride: columns,
+                    weight_scale: Some(&scale[panel * 16..]),
+                    bias: Some(&scale[panel * 16..]),
+                    activation: None,
+                    residual: None,
+                };
+                let at = (y * width + x) * channels + panel * 16;
+                let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: channels };
+                (kernels.finish_tile_f32)(&total, &tile, out);
             }
         }
-        for x in 0..width {
-            let out = RowMut::F16(&mut out[x * channels..(x + 1) * channels]);
-            (kernels.finish_f32)(&total[x * padded..(x + 1) * padded], &finish, out);
-        }
-    });
-    let macs = (width * channels * 9 * channels) as f64;
-    (macs * f64::from(calls) / product_seconds / 1e9, macs / time / 1e9)
+    };
+    let macs = (rows * width * channels * 9 * channels) as f64 / 1e9;
+    let product = seconds(|| run(true, &mut lines, &mut out));
+    let whole = seconds(|| run(false, &mut lines, &mut out));
+    (macs / product, macs / whole)
 }
 
 fn gemm_f16(kernels: &Kernels, m: usize, k: usize, n: usize) -> f64 {
@@ -244,10 +283,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             100.0 * whole / peak
         );
     }
-    for (width, channels) in [(64, 320), (32, 640), (16, 1280), (8, 1280), (512, 64), (64, 64)] {
-        let (product, whole) = convolution(kernels, width, channels);
+    for (rows, width, channels) in
+        [(4, 64, 320), (8, 32, 640), (16, 16, 1280), (8, 8, 1280), (1, 512, 64), (4, 64, 64)]
+    {
+        let (product, whole) = convolution(kernels, rows, width, channels);
         println!(
-            "  conv 3x3 {width:4} wide, {channels:4} ch {product:8.1} GMAC/s {:3.0}%  {whole:8.1} {:3.0}%",
+            "  conv 3x3 {rows:2} rows of {width:3}, {channels:4} ch {product:7.1} GMAC/s {:3.0}%  {whole:8.1} {:3.0}%",
             100.0 * product / peak,
             100.0 * whole / peak
         );
@@ -300,6 +341,41 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ))
     );
     let halves = vec![f16::ONE; 4096];
+    let mut bytes = vec![0u8; 4096];
+    println!(
+        "  max_abs of f16 {:.3} ns a value",
+        pointwise(|_| _ = black_box((kernels.max_abs)(Row::F16(black_box(&halves)))))
+    );
+    println!(
+        "  quantise of f16 {:.3} ns a value",
+        pointwise(|_| (kernels.quantise)(Row::F16(&halves), 0.5, 128, black_box(&mut bytes)))
+    );
+    let (acc, sums) = (vec![7; 4096], vec![3; 4096]);
+    let mut target = vec![f16::ONE; 4096];
+    for activation in [None, Some(Unary::Silu)] {
+        for residual in [None, Some(Row::F16(&halves))] {
+            let finish =
+                Finish { weight_scale: Some(&gamma), bias: Some(&gamma), activation, residual };
+            let time = pointwise(|_| {
+                (kernels.finish_i8)(
+                    &acc,
+                    &sums,
+                    128,
+                    0.5,
+                    &finish,
+                    RowMut::F16(black_box(&mut target)),
+                )
+            });
+            println!(
+                "  finish_i8 {activation:?}, residual {}: {time:.3} ns a value",
+                residual.is_some()
+            );
+        }
+    }
+    println!(
+        "  accumulate_i8 {:.3} ns a value",
+        pointwise(|values| (kernels.accumulate_i8)(&acc, &sums, 128, 0.5, false, values))
+    );
     println!(
         "  load_f16 {:.3} ns a value",
         pointwise(|values| (kernels.load_f16)(&halves, values))

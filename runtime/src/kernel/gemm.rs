@@ -1,6 +1,6 @@
 //! Operands of the matrix products and of their epilogue.
 
-use super::{Row, row::LANES};
+use super::{Row, Rows, RowsMut, row::LANES};
 use crate::graph::Unary;
 use half::f16;
 
@@ -174,6 +174,49 @@ impl Finish<'_> {
             self.residual.is_none_or(|row| row.len() >= outputs),
             "the residual ends before the row"
         );
+    }
+}
+
+/// As [`Finish`], for a tile of rows: what a convolution or matmul does to one tile of sums.
+#[derive(Clone, Copy, Debug)]
+pub struct FinishTile<'a> {
+    /// Rows of the tile.
+    pub rows: usize,
+    /// Outputs of each row that are stored.
+    pub columns: usize,
+    /// Values from one row of sums to the next; at least `columns`.
+    pub stride: usize,
+    /// By output.
+    pub weight_scale: Option<&'a [f32]>,
+    /// By output.
+    pub bias: Option<&'a [f32]>,
+    /// Applied after the bias.
+    pub activation: Option<Unary>,
+    /// Added last: `[rows, columns]`.
+    pub residual: Option<Rows<'a>>,
+}
+
+impl FinishTile<'_> {
+    /// Asserts that every operand covers the tile.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn check(&self, sums: usize, out: &RowsMut<'_>) {
+        let covers = |length: usize, stride: usize| {
+            self.rows == 0
+                || (self.rows - 1)
+                    .checked_mul(stride)
+                    .and_then(|start| start.checked_add(self.columns))
+                    .is_some_and(|end| end <= length)
+        };
+        let columns = self.columns;
+        assert!(covers(sums, self.stride), "sums end before the tile");
+        assert!(self.weight_scale.is_none_or(|s| s.len() >= columns), "scales end before the row");
+        assert!(self.bias.is_none_or(|bias| bias.len() >= columns), "biases end before the row");
+        assert!(covers(out.data.len(), out.stride), "the output ends before the tile");
+        if let Some(residual) = self.residual {
+            assert!(covers(residual.data.len(), residual.stride), "the residual ends early");
+        }
     }
 }
 

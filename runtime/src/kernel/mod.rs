@@ -32,7 +32,7 @@ mod x86_64;
 
 pub use attention::{ATTENTION_KEYS, Attention, Mask};
 pub use cpu::{KernelError, OVERRIDE};
-pub use gemm::{Finish, GemmF16, GemmF16Args, GemmI8, GemmI8Args, int8_scale};
+pub use gemm::{Finish, FinishTile, GemmF16, GemmF16Args, GemmI8, GemmI8Args, int8_scale};
 pub use moments::{Moments, group_scale_shift};
 pub use row::{LANES, Row, RowMut, Rows, RowsMut};
 pub use window::{Lines, ResizeRow};
@@ -95,7 +95,7 @@ pub struct Kernels {
     /// `total = acc * scale + total`, one fused multiply-add, where acc is first freed of the activation
     /// offset: `acc - offset * sums`. `first` takes total as 0. For convolutions with one scale a kernel row.
     ///
-    /// `acc`, `total`: one row `[n padded to 16]` or a part that starts at the same output as `sums`.
+    /// `acc`, `total`: `[rows, sums.len()]`; the sums repeat from row to row.
     pub accumulate_i8:
         fn(acc: &[i32], sums: &[i32], offset: i32, scale: f32, first: bool, total: &mut [f32]),
     /// The epilogue of one row of integer accumulators; see [`Finish`].
@@ -109,6 +109,18 @@ pub struct Kernels {
     ),
     /// The epilogue of one row of float totals; see [`Finish`].
     pub finish_f32: fn(total: &[f32], finish: &Finish<'_>, out: RowMut<'_>),
+    /// The epilogue of a tile of integer accumulators `[rows, stride]`: [`Kernels::finish_i8`] of each row with its
+    /// own scale, in one call.
+    pub finish_tile_i8: fn(
+        acc: &[i32],
+        sums: &[i32],
+        offset: i32,
+        scales: &[f32],
+        tile: &FinishTile<'_>,
+        out: RowsMut<'_>,
+    ),
+    /// The epilogue of a tile of float totals `[rows, stride]`: [`Kernels::finish_f32`] of each row, in one call.
+    pub finish_tile_f32: fn(total: &[f32], tile: &FinishTile<'_>, out: RowsMut<'_>),
 
     /// f32 activations by f16 panels.
     pub gemm_f16: GemmF16,

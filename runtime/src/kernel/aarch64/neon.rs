@@ -15,7 +15,7 @@ pub const KERNELS_DOTPROD: Kernels = float_kernels("dotprod", dotprod_gemm_i8::G
 /// The float kernels of NEON with the product of `smmla`.
 pub const KERNELS_I8MM: Kernels = float_kernels("i8mm", i8mm_gemm_i8::GEMM_I8);
 
-lanes::float_kernels!(Quads, "neon", "neon_gemm_f16_6x1", 6, 1);
+lanes::float_kernels!(Quads, "neon", "neon_gemm_f16_6x1", 6 x 1, attention: 4 x 1);
 
 #[derive(Clone, Copy)]
 struct Quads([float32x4_t; 4]);
@@ -154,12 +154,12 @@ impl Lanes for Quads {
         op!(vst1_u16(at.wrapping_add(12), narrow(self.0[3])));
     }
     #[inline(always)]
-    fn load_sums(acc: &[i32; LANES], sums: &[i32; LANES], offset: i32) -> Self {
+    fn load_sums(acc: &[i32; LANES], excess: &[i32; LANES]) -> Self {
         let mut lanes = Self::splat(0.0);
         for (index, lanes) in lanes.0.iter_mut().enumerate() {
             let acc = op!(vld1q_s32(acc.as_ptr().wrapping_add(4 * index)));
-            let sums = op!(vld1q_s32(sums.as_ptr().wrapping_add(4 * index)));
-            let exact = op!(vmlsq_n_s32(acc, sums, offset));
+            let excess = op!(vld1q_s32(excess.as_ptr().wrapping_add(4 * index)));
+            let exact = op!(vsubq_s32(acc, excess));
             *lanes = op!(vcvtq_f32_s32(exact));
         }
         lanes

@@ -4,9 +4,10 @@
 /// [`Kernels`](crate::kernel::Kernels), and `float_kernels(name, gemm_i8)` that makes the table.
 ///
 /// `$lanes`: the instruction set's [`Lanes`](super::Lanes). `$features`: what it needs; the caller must offer the
-/// table only where the CPU has all of them. `$rows`, `$panels`: the register tile of a float product.
+/// table only where the CPU has all of them. `$rows x $panels`: the register tile of a float product; `$queries x $keys`: of attention, in 16 keys.
 macro_rules! float_kernels {
-    ($lanes:ty, $features:literal, $gemm_name:literal, $rows:literal, $panels:literal) => {
+    ($lanes:ty, $features:literal, $gemm_name:literal, $rows:literal x $panels:literal,
+     attention: $queries:literal x $keys:literal) => {
         $crate::kernel::lanes::float_kernels! { @each $lanes, $features;
             fn load_f16(src: &[half::f16], dst: &mut [f32]);
             fn store_f16(src: &[f32], dst: &mut [half::f16]);
@@ -37,6 +38,14 @@ macro_rules! float_kernels {
             fn finish_f32(
                 total: &[f32], finish: &$crate::kernel::Finish<'_>, out: $crate::kernel::RowMut<'_>
             );
+            fn finish_tile_i8(
+                acc: &[i32], sums: &[i32], offset: i32, scales: &[f32],
+                tile: &$crate::kernel::FinishTile<'_>, out: $crate::kernel::RowsMut<'_>
+            );
+            fn finish_tile_f32(
+                total: &[f32], tile: &$crate::kernel::FinishTile<'_>,
+                out: $crate::kernel::RowsMut<'_>
+            );
             fn vector_matrix(a: &[f32], b: $crate::kernel::Rows<'_>, out: &mut [f32]);
             fn depthwise(
                 lines: &$crate::kernel::Lines<'_>, weight: &[half::f16], bias: Option<&[f32]>,
@@ -50,6 +59,8 @@ macro_rules! float_kernels {
         }
         $crate::kernel::lanes::float_kernels! { @tiled $lanes, $features, $rows, $panels;
             fn gemm_f16(args: $crate::kernel::GemmF16Args<'_>);
+        }
+        $crate::kernel::lanes::float_kernels! { @tiled $lanes, $features, $queries, $keys;
             fn attention(
                 attention: &$crate::kernel::Attention<'_>, scratch: &mut [f32],
                 out: $crate::kernel::RowsMut<'_>
@@ -65,6 +76,7 @@ macro_rules! float_kernels {
                 name, load_f16, store_f16, unary, binary, binary_scalar, scalar_binary, modulate,
                 scale_shift, sum, max_abs, max, group_moments, layer_norm, rms_norm, softmax,
                 quantise, gemm_i8, accumulate_i8, finish_i8, finish_f32,
+                finish_tile_i8, finish_tile_f32,
                 gemm_f16: $crate::kernel::GemmF16 {
                     name: $gemm_name,
                     tile_rows: $rows,

@@ -21,7 +21,7 @@ mod window;
 pub(super) use attention::attention;
 pub(super) use binary::{binary, binary_scalar, modulate, scalar_binary, scale_shift};
 pub(super) use convert::{load_f16, quantise, store_f16};
-pub(super) use finish::{accumulate_i8, finish_f32, finish_i8};
+pub(super) use finish::{accumulate_i8, finish_f32, finish_i8, finish_tile_f32, finish_tile_i8};
 pub(super) use gemm_f16::{gemm_f16, vector_matrix};
 pub(super) use instantiate::float_kernels;
 pub(super) use norm::{layer_norm, rms_norm, softmax};
@@ -47,8 +47,8 @@ pub(super) trait Lanes: Copy {
     fn load_f16(src: &[f16; LANES]) -> Self;
     /// Rounds to nearest even.
     fn store_f16(self, dst: &mut [f16; LANES]);
-    /// `acc - offset * sums`, wrapping, rounded to f32.
-    fn load_sums(acc: &[i32; LANES], sums: &[i32; LANES], offset: i32) -> Self;
+    /// `acc - excess`, wrapping, rounded to f32.
+    fn load_sums(acc: &[i32; LANES], excess: &[i32; LANES]) -> Self;
     /// `self + other`
     fn add(self, other: Self) -> Self;
     /// `self - other`

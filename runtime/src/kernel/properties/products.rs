@@ -2,7 +2,9 @@
 
 use super::pointwise::FUNCTIONS;
 use super::{Draw, Stored, oracle, over, same, same_f16};
-use crate::kernel::{Finish, GemmF16Args, GemmI8Args, Kernels, RowMut, Rows, reference};
+use crate::kernel::{
+    Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels, RowMut, Rows, RowsMut, reference,
+};
 use half::f16;
 use proptest::prelude::{any, prop};
 
@@ -78,6 +80,56 @@ pub fn epilogues(table: &Kernels) {
         (table.finish_f32)(&total, &finish, RowMut::F16(&mut got));
         (oracle().finish_f32)(&total, &finish, RowMut::F16(&mut expected));
         same_f16(&got, &expected, "finish_f32 to f16");
+    });
+}
+
+pub fn tiles(table: &Kernels) {
+    over!(200, |(rows in 0usize..20, columns in 1usize..40, which in 0usize..24, scaled in any::<bool>(),
+                 biased in any::<bool>(), residual in 0usize..3, first in any::<bool>(), seed in any::<u64>())| {
+        let mut draw = Draw::new(seed);
+        let stride = columns.div_ceil(16) * 16;
+        let acc: Vec<i32> = (0..rows * stride).map(|_| draw.bits() as i32 >> 4).collect();
+        let sums: Vec<i32> = (0..stride).map(|_| draw.bits() as i32 >> 14).collect();
+        let offset = if seed % 2 == 0 { 128 } else { 0 };
+        let (weight_scale, bias) = (draw.floats(columns, 0.01), draw.floats(columns, 2.0));
+        let stored = Stored::new(&mut draw, rows * (columns + 1), 3.0, residual == 1);
+        let tile = FinishTile {
+            rows,
+            columns,
+            stride,
+            weight_scale: scaled.then_some(&weight_scale[..]),
+            bias: biased.then_some(&bias[..]),
+            activation: FUNCTIONS.get(which).copied(),
+            residual: (residual > 0).then(|| Rows { data: stored.row(), stride: columns + 1 }),
+        };
+        let scales = draw.floats(rows, 1e-5);
+
+        let total = draw.floats(rows * stride, 100.0);
+        let (mut got, mut expected) = (total.clone(), total.clone());
+        (table.accumulate_i8)(&acc, &sums, offset, 1e-5, first, &mut got);
+        (oracle().accumulate_i8)(&acc, &sums, offset, 1e-5, first, &mut expected);
+        same(&got, &expected, "accumulate_i8 of a tile");
+
+        let stride = columns + 2;
+        let run = |table: &Kernels| {
+            let [mut a, mut b] = [(); 2].map(|()| vec![7.0; rows * stride]);
+            let out = RowsMut { data: RowMut::F32(&mut a), stride };
+            (table.finish_tile_i8)(&acc, &sums, offset, &scales, &tile, out);
+            let out = RowsMut { data: RowMut::F32(&mut b), stride };
+            (table.finish_tile_f32)(&total, &tile, out);
+            [a, b].concat()
+        };
+        same(&run(table), &run(oracle()), "finish_tile");
+
+        let run = |table: &Kernels| {
+            let [mut a, mut b] = [(); 2].map(|()| vec![f16::ONE; rows * stride]);
+            let out = RowsMut { data: RowMut::F16(&mut a), stride };
+            (table.finish_tile_i8)(&acc, &sums, offset, &scales, &tile, out);
+            let out = RowsMut { data: RowMut::F16(&mut b), stride };
+            (table.finish_tile_f32)(&total, &tile, out);
+            [a, b].concat()
+        };
+        same_f16(&run(table), &run(oracle()), "finish_tile to f16");
     });
 }
 

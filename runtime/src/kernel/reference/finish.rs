@@ -1,7 +1,7 @@
 //! Epilogues of matrix products.
 
 use super::unary::apply;
-use crate::kernel::{Finish, RowMut};
+use crate::kernel::{Finish, FinishTile, RowMut, RowsMut};
 use half::f16;
 
 /// `total = (acc - offset * sums) * scale + total`.
@@ -13,9 +13,11 @@ pub fn accumulate_i8(
     first: bool,
     total: &mut [f32],
 ) {
-    assert!(acc.len() >= total.len() && sums.len() >= total.len(), "sums end before the totals");
+    assert!(acc.len() >= total.len(), "sums end before the totals");
+    assert!(total.len().is_multiple_of(sums.len()), "totals are not whole rows of sums");
     for (index, total) in total.iter_mut().enumerate() {
-        let exact = acc[index].wrapping_sub(offset.wrapping_mul(sums[index]));
+        let sum = sums[index % sums.len()];
+        let exact = acc[index].wrapping_sub(offset.wrapping_mul(sum));
         let before = if first { 0.0 } else { *total };
         *total = (exact as f32).mul_add(scale, before);
     }
@@ -62,5 +64,43 @@ pub fn finish_f32(total: &[f32], finish: &Finish<'_>, mut out: RowMut<'_>) {
     finish.check(out.len());
     for (index, &total) in total.iter().enumerate().take(out.len()) {
         store(index, total, finish, &mut out);
+    }
+}
+
+/// The row's part of a tile's epilogue.
+fn row_of<'a>(tile: &FinishTile<'a>, row: usize) -> Finish<'a> {
+    Finish {
+        weight_scale: tile.weight_scale,
+        bias: tile.bias,
+        activation: tile.activation,
+        residual: tile.residual.map(|residual| residual.row(row, tile.columns)),
+    }
+}
+
+/// Row by row, from integer sums.
+pub fn finish_tile_i8(
+    acc: &[i32],
+    sums: &[i32],
+    offset: i32,
+    scales: &[f32],
+    tile: &FinishTile<'_>,
+    mut out: RowsMut<'_>,
+) {
+    assert_eq!(scales.len(), tile.rows, "a scale is missing or too many");
+    assert!(sums.len() >= tile.columns && tile.stride >= tile.columns, "sums end before the row");
+    tile.check(acc.len(), &out);
+    for (row, &scale) in scales.iter().enumerate() {
+        let acc = &acc[row * tile.stride..];
+        let out = out.row_mut(row, tile.columns);
+        finish_i8(acc, sums, offset, scale, &row_of(tile, row), out);
+    }
+}
+
+/// Row by row, from float totals.
+pub fn finish_tile_f32(total: &[f32], tile: &FinishTile<'_>, mut out: RowsMut<'_>) {
+    tile.check(total.len(), &out);
+    for row in 0..tile.rows {
+        let out = out.row_mut(row, tile.columns);
+        finish_f32(&total[row * tile.stride..], &row_of(tile, row), out);
     }
 }

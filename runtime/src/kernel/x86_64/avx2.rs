@@ -12,7 +12,7 @@ pub const KERNELS: Kernels = float_kernels("avx2", avx2_gemm_i8::GEMM_I8);
 /// The float kernels of AVX2 with the product of AVX-VNNI.
 pub const KERNELS_VNNI: Kernels = float_kernels("avxvnni", avxvnni_gemm_i8::GEMM_I8);
 
-lanes::float_kernels!(Ymm2, "avx2,fma,f16c", "avx2_gemm_f16_6x1", 6, 1);
+lanes::float_kernels!(Ymm2, "avx2,fma,f16c", "avx2_gemm_f16_6x1", 6 x 1, attention: 4 x 1);
 
 #[derive(Clone, Copy)]
 struct Ymm2(__m256, __m256);
@@ -39,12 +39,11 @@ fn halves<T>(array: &[T; LANES]) -> (*const T, *const T) {
     (array.as_ptr(), array[8..].as_ptr())
 }
 
-/// `acc - offset * sums` of eight.
+/// `acc - excess` of eight.
 #[inline(always)]
-fn load_half_sums(acc: *const i32, sums: *const i32, offset: __m256i) -> __m256 {
+fn load_half_sums(acc: *const i32, excess: *const i32) -> __m256 {
     let acc = op!(_mm256_loadu_si256(acc.cast()));
-    let sums = op!(_mm256_loadu_si256(sums.cast()));
-    let excess = op!(_mm256_mullo_epi32(sums, offset));
+    let excess = op!(_mm256_loadu_si256(excess.cast()));
     let exact = op!(_mm256_sub_epi32(acc, excess));
     op!(_mm256_cvtepi32_ps(exact))
 }
@@ -100,10 +99,9 @@ impl Lanes for Ymm2 {
         op!(_mm_storeu_si128(high.as_mut_ptr().cast(), b));
     }
     #[inline(always)]
-    fn load_sums(acc: &[i32; LANES], sums: &[i32; LANES], offset: i32) -> Self {
-        let offset = op!(_mm256_set1_epi32(offset));
-        let ((acc_low, acc_high), (sums_low, sums_high)) = (halves(acc), halves(sums));
-        Ymm2(load_half_sums(acc_low, sums_low, offset), load_half_sums(acc_high, sums_high, offset))
+    fn load_sums(acc: &[i32; LANES], excess: &[i32; LANES]) -> Self {
+        let ((acc_low, acc_high), (low, high)) = (halves(acc), halves(excess));
+        Ymm2(load_half_sums(acc_low, low), load_half_sums(acc_high, high))
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {

@@ -14,8 +14,8 @@ lanes::float_kernels!(
     Zmm,
     "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c",
     "avx512_gemm_f16_12x2",
-    12,
-    2
+    12 x 2,
+    attention: 8 x 2
 );
 
 #[derive(Clone, Copy)]
@@ -54,11 +54,9 @@ impl Lanes for Zmm {
         op!(_mm256_storeu_si256(dst.as_mut_ptr().cast(), halves));
     }
     #[inline(always)]
-    fn load_sums(acc: &[i32; LANES], sums: &[i32; LANES], offset: i32) -> Self {
+    fn load_sums(acc: &[i32; LANES], excess: &[i32; LANES]) -> Self {
         let acc = op!(_mm512_loadu_epi32(acc.as_ptr()));
-        let sums = op!(_mm512_loadu_epi32(sums.as_ptr()));
-        let offset = op!(_mm512_set1_epi32(offset));
-        let excess = op!(_mm512_mullo_epi32(sums, offset));
+        let excess = op!(_mm512_loadu_epi32(excess.as_ptr()));
         let exact = op!(_mm512_sub_epi32(acc, excess));
         Zmm(op!(_mm512_cvtepi32_ps(exact)))
     }
