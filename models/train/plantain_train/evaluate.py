@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from . import flow
+from .captions import with_article
 from .concepts import BACKGROUNDS, HUES, STYLE_WORDS, Concept, held_pair, load, prototype_seen, styles
 from .decode import Decoder
 from .judge import Judge, on_white
@@ -105,19 +106,24 @@ def evaluate(checkpoint: Path, steps: int, guidance: float, count: int, prototyp
     artist.decoder.sheet(latents[:40], prompts[:40], 8, SHEETS / f"{stem}-colours.png")
 
     grounds = [(c, s, g) for c, s in rng.sample(trained, 64) if (g := rng.choice([b for b in BACKGROUNDS if b not in ("white", "black")]))]
-    prompts = [f"{c.word} on a{'n' if g == 'orange' else ''} {g} background, {STYLE_WORDS[s][0]}" for c, s, g in grounds]
+    prompts = [f"{c.word} on {with_article(g, g)} background, {STYLE_WORDS[s][0]}" for c, s, g in grounds]
     images = artist.decoder.small(latents := artist.latents(prompts, seed))
     hits = [ground_is(i, g) for i, (_, _, g) in zip(images, grounds, strict=True)]
     figures["backgrounds"] = float(np.mean(hits))
     print(f"background colours: n {len(hits)}, corners nearest to the word {np.mean(hits):.3f} (chance 0.09)", flush=True)
     artist.decoder.sheet(latents[:40], prompts[:40], 8, SHEETS / f"{stem}-grounds.png")
 
-    both = [(a, b) for a, b in (rng.sample([c for c in concepts if c.word in asked_words], 2) for _ in range(64))]
-    prompts = [f"a {a.word} and a {b.word}, flat" for a, b in both]
+    known = [c for c in concepts if c.word in asked_words and (c.code, "flat") in at]
+    both = [tuple(rng.sample(known, 2)) for _ in range(64)]
+    prompts = [f"{with_article(a.word, a.word)} and {with_article(b.word, b.word)}, flat" for a, b in both]
     images = artist.decoder.small(latents := artist.latents(prompts, seed))
-    halves = [judge.ranks(enlarge(images[:, 16:48, x:x + 32]), [number[p[i].word] for p in both]) < 5 for i, x in enumerate((0, 32))]
-    figures["both objects"] = float((halves[0] & halves[1]).mean())
-    print(f"two objects: n {len(both)}, both in the judge's top-5 {figures['both objects']:.3f}", flush=True)
+    asked = [[number[p[side].word] for p in both] for side in (0, 1)]
+    drawn = [judge.ranks(enlarge(images[:, 16:48, x:x + 32]), asked[side]) < 5 for side, x in enumerate((0, 32))]
+    real = [judge.ranks(enlarge(np.stack([on_white(renders[at[p[side].code, "flat"]])[::2, ::2] for p in both])), asked[side]) < 5
+            for side in (0, 1)]
+    figures["both objects"], figures["both objects real"] = (float((h[0] & h[1]).mean()) for h in (drawn, real))
+    print(f"two objects: n {len(both)}, both in the judge's top-5 {figures['both objects']:.3f}; real pictures as small "
+          f"{figures['both objects real']:.3f}", flush=True)
     artist.decoder.sheet(latents[:40], prompts[:40], 8, SHEETS / f"{stem}-pairs.png")
     (SHEETS / f"{stem}.json").write_text(json.dumps(figures, indent=1))
     return figures
