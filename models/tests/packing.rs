@@ -53,7 +53,23 @@ fn pack_and_verify(name: &str) -> (Pack, Value, Value) {
     ]);
     assert!(output.status.success(), "{}", stderr(&output));
     let verification = serde_json::from_slice(&output.stdout).unwrap();
+    second_opinion(&pack, &fixture(name));
     (Pack::open(pack).unwrap(), report, verification)
+}
+
+/// ONNX Runtime on the pack's golden inputs.
+fn second_opinion(pack: &Path, folder: &Path) {
+    let Some(python) = std::env::var_os("PLANTAIN_PYTHON") else {
+        println!("left out: PLANTAIN_PYTHON names no Python (cargo xtask test sets it)");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/second_opinion.py");
+    let output = Command::new(python).arg(script).arg(pack).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let cosines: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cosines = cosines.as_object().unwrap();
+    assert_eq!(cosines.len(), 3);
+    assert!(cosines.values().all(|cosine| cosine.as_f64().unwrap() >= 0.995), "{cosines:?}");
 }
 
 fn check_quality(verification: &Value) {
@@ -61,6 +77,11 @@ fn check_quality(verification: &Value) {
     assert_eq!(networks.len(), 3);
     for network in networks {
         assert!(network["outputs"]["cosine"].as_f64().unwrap() >= 0.995, "{network}");
+        let layers = network["layers"].as_array().unwrap();
+        assert!(layers.len() > 8, "{network}");
+        for layer in layers {
+            assert!(layer["output"]["cosine"].as_f64().unwrap() >= 0.98, "{layer}");
+        }
     }
     assert!(verification["psnr_db_median"].as_f64().unwrap() >= 28.0, "{verification}");
 }

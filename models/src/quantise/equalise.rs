@@ -298,7 +298,7 @@ fn rename(op: &mut Op, from: &str, to: &str) {
 }
 
 /// The tensors of a float op.
-pub(super) fn names(op: &mut Op) -> Vec<&mut String> {
+pub(crate) fn names(op: &mut Op) -> Vec<&mut String> {
     match op {
         Op::Constant { tensor } => vec![tensor],
         Op::MatmulF16 { weight, .. }

@@ -20,6 +20,7 @@ use plantain::graph::{DimError, Graph, InputScale, Op};
 
 pub use calibrate::{Inputs, Samples};
 pub use emit::{StoredData, StoredTensor};
+pub(crate) use equalise::names as tensor_names;
 pub use layer::Layer;
 pub use weights::Int8Weights;
 

@@ -5,25 +5,34 @@
 //!
 //! The float side is tract on the ONNX files; the other side is the engine that devices run, on the pack's bytes.
 
+mod layers;
 mod tract;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use plantain::graph::Binding;
+use plantain::graph::{Binding, Graph};
 use plantain::pack::{Pack, PackError};
 use plantain::pipeline::PipelineSpec;
 use serde::Serialize;
 
+pub use layers::LayerComparison;
 pub use tract::TractRun;
 
+use layers::{Outputs, Unpacked};
+
 use crate::chain::{Chain, ChainError, EngineRun, NetworkRun, Request, random_inputs};
+use crate::evaluate::{Evaluator, Precision};
 use crate::packing::{PackingError, load, requests};
-use crate::quantise::{Inputs, QuantiseError};
+use crate::quantise::{Inputs, Layer, QuantiseError};
 use crate::recipe::Recipe;
 use crate::report::{Error, ErrorSums, median, psnr_db};
 
+/// Runs of one network that are compared layer by layer.
+const LAYER_SAMPLES_MAX: usize = 2;
+/// Layers that the text names.
+const LAYERS_NAMED: usize = 3;
 /// Runs of one network that are compared.
 const SAMPLES_MAX: usize = 8;
 
@@ -65,6 +74,9 @@ pub struct NetworkComparison {
     pub samples: usize,
     /// The engine against tract's float run, all outputs.
     pub outputs: Error,
+    /// Each layer's output inside the quantised network, in execution order. The engine keeps no values, so this is
+    /// the pack's arithmetic in the evaluator.
+    pub layers: Vec<LayerComparison>,
 }
 
 /// One picture.
@@ -134,9 +146,10 @@ pub fn verify(
                     runs.iter().filter(|(name, _, _)| *name == graph.name).collect();
                 let count = runs.len().min(SAMPLES_MAX);
                 let runs = (0..count).map(|i| runs[i * runs.len() / count]);
-                let runs = runs.map(|(_, binding, inputs)| (*binding, inputs));
+                let runs: Vec<(Binding, &Inputs)> =
+                    runs.map(|(_, binding, inputs)| (*binding, inputs)).collect();
                 progress(&format!("comparing {}", graph.name));
-                verification.networks.push(compare(&engine, &tract, &graph.name, runs)?);
+                verification.networks.push(compare(&pack, graph, &engine, &tract, &runs)?);
             }
         }
         Err(_) => {
@@ -145,8 +158,9 @@ pub fn verify(
                     .map(|seed| random_inputs(graph, binding, 1000 + seed))
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|error| PackingError::Quantise(QuantiseError::from(error)))?;
-                let runs = inputs.iter().map(|inputs| (binding, inputs));
-                verification.networks.push(compare(&engine, &tract, &graph.name, runs)?);
+                let runs: Vec<(Binding, &Inputs)> =
+                    inputs.iter().map(|inputs| (binding, inputs)).collect();
+                verification.networks.push(compare(&pack, graph, &engine, &tract, &runs)?);
             }
         }
     }
@@ -203,24 +217,44 @@ impl Sides<'_> {
     }
 }
 
-fn compare<'a>(
+fn compare(
+    pack: &Pack,
+    graph: &Graph,
     engine: &dyn NetworkRun,
-    tract: &dyn NetworkRun,
-    network: &str,
-    runs: impl Iterator<Item = (Binding, &'a Inputs)>,
+    tract: &TractRun,
+    runs: &[(Binding, &Inputs)],
 ) -> Result<NetworkComparison, VerifyError> {
+    let network = graph.name.as_str();
     let failed = |source| ChainError::Network { network: network.to_owned(), source };
     let mut sums = ErrorSums::default();
-    let mut samples = 0;
-    for (binding, inputs) in runs {
+    for &(binding, inputs) in runs {
         let reference = tract.run(network, binding, inputs).map_err(failed)?;
         let found = engine.run(network, binding, inputs).map_err(failed)?;
         for (reference, found) in reference.iter().zip(&found) {
             sums.add(&reference.values, &found.values);
         }
-        samples += 1;
     }
-    Ok(NetworkComparison { network: network.to_owned(), samples, outputs: sums.into() })
+    let unpacked = Unpacked::new(pack, graph)?;
+    let names: Vec<&str> = Layer::all(&unpacked.graph)
+        .iter()
+        .map(|layer| graph.value(graph.nodes[layer.node].output).name.as_str())
+        .collect();
+    let mut outputs = Outputs::default();
+    for &(binding, inputs) in runs.iter().take(LAYER_SAMPLES_MAX) {
+        let float = tract.values(network, binding, inputs, &names).map_err(failed)?;
+        let evaluator = Evaluator::new(&unpacked.graph, &unpacked.weights, binding);
+        let precision = Precision { int8: Some(&unpacked.int8), round_f16: true };
+        let found = evaluator
+            .run(inputs, precision)
+            .map_err(|error| PackingError::Quantise(QuantiseError::from(error)))?;
+        outputs.add(&unpacked, &found, &float);
+    }
+    Ok(NetworkComparison {
+        network: network.to_owned(),
+        samples: runs.len(),
+        outputs: sums.into(),
+        layers: outputs.errors(&unpacked),
+    })
 }
 
 impl fmt::Display for Verification {
@@ -235,6 +269,12 @@ impl fmt::Display for Verification {
                 network.outputs.max,
                 network.samples,
             )?;
+            let mut worst: Vec<&LayerComparison> = network.layers.iter().collect();
+            worst.sort_by(|a, b| a.output.snr_db.total_cmp(&b.output.snr_db));
+            for layer in worst.into_iter().take(LAYERS_NAMED) {
+                let LayerComparison { node, precision, output } = layer;
+                writeln!(f, "  {:.1} dB at {node}, {precision}", output.snr_db)?;
+            }
         }
         for picture in &self.pictures {
             writeln!(f, "{:.1} dB  seed {}, {:?}", picture.psnr_db, picture.seed, picture.prompt)?;

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use plantain::graph::Binding;
+use plantain::graph::{Binding, ValueId};
 
 use crate::chain::NetworkRun;
-use crate::evaluate::Array;
+use crate::evaluate::{Array, Evaluator, Precision};
 use crate::import::FloatReference;
-use crate::lower::FloatTensor;
+use crate::lower::{FloatNetwork, FloatTensor};
 use crate::packing::Model;
 use crate::quantise::Inputs;
 
@@ -25,13 +25,19 @@ impl TractRun {
     }
 }
 
-impl NetworkRun for TractRun {
-    fn run(
+impl TractRun {
+    /// tract's values of these names; where fusing left no tensor of the ONNX network that a value stands for, the
+    /// lowered network's own float value.
+    ///
+    /// # Errors
+    /// What tract says, or the name of a network that is not there.
+    pub fn values(
         &self,
         network: &str,
         binding: Binding,
         inputs: &Inputs,
-    ) -> Result<Vec<Array>, Box<dyn std::error::Error + Send + Sync>> {
+        names: &[&str],
+    ) -> Result<BTreeMap<String, Array>, Box<dyn std::error::Error + Send + Sync>> {
         let model = &mut *self.model.borrow_mut();
         let index = model
             .networks
@@ -53,15 +59,51 @@ impl NetworkRun for TractRun {
             .iter()
             .map(|(name, a)| (name.clone(), FloatTensor::new(a.shape.clone(), a.values.clone())))
             .collect();
-        let outputs = &lowered.graph.outputs;
-        let mut found = references[known].2.run(lowered, &tensors, outputs)?;
-        outputs
+        let values = lowered.graph.values.iter().zip(0..);
+        let wanted: Vec<ValueId> = values
+            .filter(|(value, _)| names.contains(&value.name.as_str()))
+            .map(|(_, id)| ValueId(id))
+            .collect();
+        let found = references[known].2.run(lowered, &tensors, &wanted)?;
+        let array = |tensor: FloatTensor| Array { shape: tensor.shape, values: tensor.data };
+        let name = |id: ValueId| lowered.graph.value(id).name.clone();
+        let mut values: BTreeMap<String, Array> =
+            found.into_iter().map(|(id, tensor)| (name(id), array(tensor))).collect();
+        if wanted.iter().any(|&id| !values.contains_key(&name(id))) {
+            let evaluator = Evaluator::new(&lowered.graph, &lowered.weights, binding);
+            let mut own = evaluator.run(inputs, Precision::default())?;
+            for &id in &wanted {
+                if let Some(array) = own[id.index()].take() {
+                    values.entry(name(id)).or_insert(array);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// The outputs of a network, in order.
+    fn outputs(&self, network: &str) -> Vec<String> {
+        let model = self.model.borrow();
+        let network = model.networks.iter().find(|n| n.graph.name == network);
+        let name = |n: &FloatNetwork, id: ValueId| n.graph.value(id).name.clone();
+        network.map_or_else(Vec::new, |n| n.graph.outputs.iter().map(|&id| name(n, id)).collect())
+    }
+}
+
+impl NetworkRun for TractRun {
+    fn run(
+        &self,
+        network: &str,
+        binding: Binding,
+        inputs: &Inputs,
+    ) -> Result<Vec<Array>, Box<dyn std::error::Error + Send + Sync>> {
+        let names = self.outputs(network);
+        let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut found = self.values(network, binding, inputs, &wanted)?;
+        names
             .iter()
-            .map(|id| {
-                let missing =
-                    || format!("tract has no output for {:?}", lowered.graph.value(*id).name);
-                let tensor = found.remove(id).ok_or_else(missing)?;
-                Ok(Array { shape: tensor.shape, values: tensor.data })
+            .map(|name| {
+                found.remove(name).ok_or_else(|| format!("tract has no output for {name:?}").into())
             })
             .collect()
     }
