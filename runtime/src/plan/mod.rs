@@ -11,9 +11,11 @@ mod lifetime;
 mod need;
 mod order;
 mod place;
+mod report;
 mod residency;
 mod schedule;
 pub mod scratch;
+mod svg;
 mod task;
 
 use std::ops::Range;
@@ -26,10 +28,12 @@ pub use layout::Layout;
 pub use need::{Need, window_rows};
 pub use order::PlanRecipe;
 pub use place::live_bytes_max;
+pub use report::{PlanReport, StepReport};
 pub use residency::{
     Residency, Use, held_bytes as weight_bytes, ranges as weight_ranges, residency,
 };
 pub use schedule::Stage;
+pub use svg::svg;
 pub use task::{Pass, Source, Task, Tasks};
 
 /// What a plan is made for.
