@@ -56,6 +56,7 @@ impl Pipeline {
         let ids = [vec![0; tokens], vec![0; tokens]];
         let pipeline = Pipeline { pack, spec, options, loaded: Some(loaded), texts, ids };
         pipeline.tokenizer()?;
+        pipeline.release_tables()?;
         Ok(pipeline)
     }
 
@@ -161,11 +162,17 @@ impl Pipeline {
             Ok([prompt, negative])
         });
         self.ids = ids;
+        self.release_tables()?;
+        counts
+    }
+
+    /// Lets go of the tokenizer's tables.
+    fn release_tables(&self) -> Result<(), PipelineError> {
         let tables = &self.spec.tokenizer;
         for name in [Some(&tables.vocabulary), tables.merges.as_ref()].into_iter().flatten() {
             self.pack.release(self.pack.tensor(name)?.file_range())?;
         }
-        counts
+        Ok(())
     }
 
     fn unknown_words(&self, prompt: &str, place: usize, count: TokenCount) -> Option<Warning> {

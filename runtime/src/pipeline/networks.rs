@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::PipelineError;
 use super::spec::PipelineSpec;
+use super::text::TextStates;
 use crate::engine::{Engine, EngineOptions, NetworkIndex};
 use crate::graph::{Binding, Graph, Op, ValueId, bind_shape};
 use crate::image::Channels;
@@ -156,8 +157,9 @@ impl Loaded {
             image: vec![0.0; image_len],
         };
         let rows = id_rows(text.graph, &wiring.text_ids);
-        // Buffers, pixels, the encoded picture and its encoder's tables are touched after load.
-        let reserve_bytes = (buffers.bytes() + 3 * image_len + ENCODER_BYTES) as u64;
+        // Buffers, kept texts, pixels, the encoded picture and its encoder's tables are touched after load.
+        let texts_bytes = TextStates::bytes_of(tokens, states_len);
+        let reserve_bytes = (buffers.bytes() + texts_bytes + 3 * image_len + ENCODER_BYTES) as u64;
         let options = EngineOptions { reserve_bytes, ..options.clone() };
         let engine = Engine::load(pack.clone(), &networks, &options)?;
         Ok(Loaded {

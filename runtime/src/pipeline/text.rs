@@ -31,6 +31,11 @@ impl TextStates {
         TextStates { slots: (0..TEXTS_KEPT).map(|_| slot()).collect(), uses: 0 }
     }
 
+    /// Bytes that texts of this size take.
+    pub fn bytes_of(tokens: usize, states_len: usize) -> usize {
+        TEXTS_KEPT * 4 * (tokens + states_len)
+    }
+
     /// Bytes that are held.
     pub fn bytes(&self) -> usize {
         self.slots.iter().map(|slot| 4 * (slot.ids.len() + slot.states.len())).sum()
