@@ -1,10 +1,10 @@
 //! What a profile holds. Unknown keys are refused.
 
 use crate::size;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One board.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// Name on command lines; the file's name without `.toml`.
@@ -20,7 +20,7 @@ pub struct Board {
     /// Rust target of the binary that it gets.
     pub triple: String,
     /// Memory of the smallest version sold, bytes.
-    #[serde(rename = "ram", deserialize_with = "size::bytes")]
+    #[serde(rename(deserialize = "ram"), deserialize_with = "size::bytes")]
     pub ram_bytes: u64,
     /// Kinds of core, the fastest first.
     pub cpu: Vec<Cpu>,
@@ -42,7 +42,7 @@ pub struct Board {
 }
 
 /// One kind of core.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
     /// Arm's or the maker's name of it, lower case.
@@ -58,7 +58,7 @@ pub struct Cpu {
 }
 
 /// Main memory.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// What one core copies a second, 10^6 bytes.
@@ -66,18 +66,18 @@ pub struct Memory {
 }
 
 /// What is used where the operator says nothing.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// Bytes that the whole process may take.
-    #[serde(rename = "budget", deserialize_with = "size::bytes")]
+    #[serde(rename(deserialize = "budget"), deserialize_with = "size::bytes")]
     pub budget_bytes: u64,
     /// Threads that draw: the fast cores.
     pub threads: u32,
 }
 
 /// Where packs usually lie.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Storage {
     /// Kind.
@@ -87,7 +87,7 @@ pub struct Storage {
 }
 
 /// Kinds of storage.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageClass {
     /// SD card.
@@ -101,7 +101,7 @@ pub enum StorageClass {
 }
 
 /// An NPU or GPU.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Accelerator {
     /// Name on command lines.
@@ -117,7 +117,7 @@ pub struct Accelerator {
 }
 
 /// Files that tell temperature and power. `*` stands for any name.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Sensors {
     /// Temperature, thousandths of a degree Celsius.
@@ -127,7 +127,7 @@ pub struct Sensors {
 }
 
 /// How the board is emulated.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Qemu {
     /// Processor of the user-mode emulator: one that has what the board's has, and no more of what kernels use.
@@ -139,7 +139,7 @@ pub struct Qemu {
 }
 
 /// Where figures are from.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// Keys of this file that it speaks for.

@@ -4,8 +4,10 @@
 //! arguments, bad input, a budget that is too small). Never: a panic on bad input.
 
 pub mod bench;
+mod boards;
 mod bundled;
 mod completions;
+mod doctor;
 pub mod generate;
 pub mod machine;
 mod output;
@@ -33,6 +35,10 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Time each network and the whole
     Bench(bench::Args),
+    /// List the boards that have profiles, or show one
+    Boards(boards::Args),
+    /// Compare this machine with a board's profile and say what to do
+    Doctor(doctor::Args),
     /// Print shell completions
     Completions(completions::Args),
 }
@@ -64,6 +70,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(*args),
         Command::Bench(args) => bench::run(&args),
+        Command::Boards(args) => boards::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }
