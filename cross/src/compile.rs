@@ -4,7 +4,8 @@ use crate::command::{Run, find_program};
 use crate::setup::debian;
 use crate::target::Target;
 use crate::workspace;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use plantain_boards::Board;
 use std::path::{Path, PathBuf};
 
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -25,6 +26,9 @@ impl Toolchain {
     /// Finds a toolchain for the target and installs what it lacks: rustup's target first, Debian's packages second.
     pub fn ensure(target: &Target) -> Result<Self> {
         debian::ensure(&target.debian_packages)?;
+        if let Some(zig) = &target.zig {
+            crate::zig::ensure(zig)?;
+        }
         if let Some(found) = Self::find(target) {
             return Ok(found);
         }
@@ -85,19 +89,51 @@ impl Toolchain {
         if self == Self::DebianFromSource {
             run = run.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
         }
-        if !target.rustflags.is_empty() {
-            run = run.env(format!("CARGO_TARGET_{triple}_RUSTFLAGS"), target.rustflags.join(" "));
-        }
-        if let Some(linker) = &target.linker {
+        // Tests of the binary run in little memory; the symbols of `release` would fill it.
+        run = run
+            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "none");
+        let flags: Vec<String> = target.rustflags.iter().cloned().chain(remapped()).collect();
+        run = run.env(format!("CARGO_TARGET_{triple}_RUSTFLAGS"), flags.join(" "));
+        let (linker, cc, ar) = tools(target);
+        if let Some(linker) = linker {
             run = run.env(format!("CARGO_TARGET_{triple}_LINKER"), linker);
         }
-        if let Some(cc) = &target.cc {
+        if let Some(cc) = cc {
             run = run.env(format!("CC_{lower}"), cc);
         }
-        if let Some(ar) = &target.ar {
+        if let Some(ar) = ar {
             run = run.env(format!("AR_{lower}"), ar);
         }
         run
+    }
+}
+
+/// Flags that keep this machine's paths out of what is built.
+fn remapped() -> impl Iterator<Item = String> {
+    let home = |variable: &str, folder: &str| {
+        std::env::var_os(variable)
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(folder)))
+            .map(|path| (path, folder.trim_start_matches('.').to_string()))
+    };
+    [Some((workspace::root().to_path_buf(), "plantain".into())), home("CARGO_HOME", ".cargo")]
+        .into_iter()
+        .flatten()
+        .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()))
+}
+
+/// Linker, C compiler and archiver of a target, where they are not the host's.
+fn tools(target: &Target) -> (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>) {
+    match &target.zig {
+        Some(zig) => {
+            let tool = |name: &str| Some(workspace::target_dir().join(format!("zig/{zig}-{name}")));
+            (tool("cc"), tool("cc"), tool("ar"))
+        }
+        None => {
+            let path = |name: &Option<String>| name.as_ref().map(PathBuf::from);
+            (path(&target.linker), path(&target.cc), path(&target.ar))
+        }
     }
 }
 
@@ -109,6 +145,43 @@ fn has_std(lib: &Path) -> bool {
             name.starts_with("libstd-") && name.ends_with(".rlib")
         })
     })
+}
+
+/// Builds this machine's own binary.
+pub fn host() -> Result<()> {
+    Run::cargo().args(["build", "--release", "--package", "plantain-daemon"]).run()
+}
+
+/// Builds the device's binary for a board and returns where it lies.
+pub fn cross(board: &Board, profile: &str) -> Result<PathBuf> {
+    target(&Target::of_board(board)?, profile)
+}
+
+/// Builds the device's binary for a target and returns where it lies; refuses one that grew too large.
+pub fn target(target: &Target, profile: &str) -> Result<PathBuf> {
+    let toolchain = Toolchain::ensure(target)?;
+    let run = toolchain.cargo(target, "build").args(["--profile", profile]);
+    run.args(["--package", "plantain-daemon", "--bin", "plantain", "--no-default-features"])
+        .run()?;
+    let binary = toolchain.output_dir(target, profile).join("plantain");
+    let bytes = std::fs::metadata(&binary)?.len();
+    println!("{}: {bytes} bytes ({:.2} MiB)", binary.display(), mebibytes(bytes));
+    if profile == DIST && bytes > target.binary_bytes_max {
+        bail!(
+            "the binary for {} is {bytes} bytes, at most {} are allowed; see cross/targets/{}.toml",
+            target.triple,
+            target.binary_bytes_max,
+            target.name
+        );
+    }
+    Ok(binary)
+}
+
+/// The profile of what is shipped: stripped, optimised as a whole.
+pub const DIST: &str = "dist";
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// The emulator of a target, with its full path.

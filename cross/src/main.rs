@@ -6,12 +6,16 @@
 mod command;
 mod compile;
 mod licences;
+mod package;
+mod qemu;
 mod setup;
 mod target;
 mod test;
 mod tidy;
 mod workspace;
+mod zig;
 
+use crate::target::Target;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +40,33 @@ enum Task {
     },
     /// The same as `test`, where a step that cannot run is an error instead of a note.
     Ci,
+    /// Build the device's binary for a board: static, stripped.
+    Cross {
+        /// A board's name (see `plantain boards`) or FILE.toml.
+        #[arg(required_unless_present = "target")]
+        board: Option<String>,
+        /// Build for a target of cross/targets/ instead.
+        #[arg(long, conflicts_with = "board")]
+        target: Option<String>,
+        /// Cargo profile: `dist` is what is shipped, `release` builds sooner.
+        #[arg(long, default_value = compile::DIST)]
+        profile: String,
+    },
+    /// Build a Debian package for a board: binary, pack, unit, settings, manual, completions.
+    Deb {
+        /// A board's name (see `plantain boards`) or FILE.toml.
+        board: String,
+        /// Cargo profile of the binary.
+        #[arg(long, default_value = compile::DIST)]
+        profile: String,
+    },
+    /// Build a release: packages, tarballs, checksums and bills of materials in target/packages.
+    Dist {
+        /// Targets, as in cross/targets/; all static ones if none is named.
+        targets: Vec<String>,
+    },
+    /// Test a board's binary on the emulated board: its processor, then its kernel, memory and disks.
+    Qemu(qemu::Options),
     /// Check the house rules only (a second).
     Tidy,
     /// Check licences, banned crates and sources against deny.toml.
@@ -43,6 +74,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if let Some(error) = zig::become_tool() {
+        eprintln!("xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
     match run(Cli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,6 +92,18 @@ fn run(task: Task) -> Result<()> {
         Task::Setup => setup::run(setup::Want::Everything),
         Task::Test { rest } => test::run(&rest, test::Missing::IsNoted),
         Task::Ci => test::run(&[], test::Missing::IsAnError),
+        Task::Cross { board, target, profile } => {
+            let target = match (board, target) {
+                (Some(board), _) => Target::of_board(&plantain_boards::load(&board)?)?,
+                (None, target) => Target::load(&target.unwrap_or_default())?,
+            };
+            compile::target(&target, &profile).map(|_| ())
+        }
+        Task::Deb { board, profile } => {
+            package::deb::build(&plantain_boards::load(&board)?, &profile).map(|_| ())
+        }
+        Task::Dist { targets } => package::dist::run(&targets),
+        Task::Qemu(options) => qemu::run(&options),
         Task::Tidy => tidy::run(),
         Task::Licences => licences::run(),
     }

@@ -2,6 +2,7 @@
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
+use plantain_boards::Board;
 use serde::Deserialize;
 
 /// One build target.
@@ -13,6 +14,8 @@ pub struct Target {
     pub name: String,
     /// Rust's name of it.
     pub triple: String,
+    /// Debian's name of the architecture.
+    pub debian_arch: String,
     /// Flags for every crate.
     #[serde(default)]
     pub rustflags: Vec<String>,
@@ -44,6 +47,17 @@ impl Target {
             bail!("no target `{name}`; there are {}", names()?.join(", "));
         };
         Self::parse(name, &text)
+    }
+
+    /// The target of a board's binary.
+    pub fn of_board(board: &Board) -> Result<Self> {
+        for name in names()? {
+            let target = Self::load(&name)?;
+            if target.triple == board.triple {
+                return Ok(target);
+            }
+        }
+        bail!("no file in cross/targets/ has the triple {} of {}", board.triple, board.name)
     }
 
     /// Parses and checks the text of one file.
@@ -91,6 +105,7 @@ mod tests {
 
     const GOOD: &str = r#"
         triple = "aarch64-unknown-linux-gnu"
+        debian_arch = "arm64"
         cc = "aarch64-linux-gnu-gcc"
         binary_bytes_max = 8388608
     "#;
@@ -118,6 +133,13 @@ mod tests {
         }
         let error = Target::load("vax").unwrap_err().to_string();
         assert!(error.contains("no target `vax`") && error.contains("aarch64-gnu"), "{error}");
+    }
+
+    #[test]
+    fn every_board_has_a_target() {
+        for board in plantain_boards::all() {
+            assert_eq!(Target::of_board(board).unwrap().triple, board.triple);
+        }
     }
 
     #[test]

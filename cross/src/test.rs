@@ -2,7 +2,7 @@
 
 use crate::command::Run;
 use crate::setup::{self, Want};
-use crate::{compile, licences, tidy, workspace};
+use crate::{compile, licences, qemu, tidy, workspace};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -79,13 +79,7 @@ fn arm() -> Result<Vec<(&'static str, PathBuf)>> {
     let (target, toolchain) = setup::arm()?;
     let emulator = compile::emulator(&target)?;
     for cpu in CPUS {
-        let runner = format!("{} -cpu {cpu}", emulator.display());
-        toolchain
-            .cargo(&target, "test")
-            .args(["--release", "--quiet", "--package", "plantain", "--lib"])
-            .env(format!("CARGO_TARGET_{}_RUNNER", target.env_triple()), runner)
-            .run()
-            .with_context(|| format!("the runtime's tests on an emulated {cpu}"))?;
+        qemu::user::runtime_tests(&target, toolchain, cpu)?;
     }
     toolchain
         .cargo(&target, "build")

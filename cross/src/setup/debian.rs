@@ -2,6 +2,7 @@
 
 use crate::command::{Run, find_program};
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 
 /// Installs those of `packages` that are missing.
 ///
@@ -36,6 +37,36 @@ pub fn ensure<S: AsRef<str>>(packages: &[S]) -> Result<()> {
             Ok(_) => by_hand(&missing),
             Err(error) => format!("{error}; {}", by_hand(&missing)),
         })?;
+    Ok(())
+}
+
+/// Downloads Debian's kernel for emulated arm64 boards, and a static busybox, into a folder.
+///
+/// Needs no root where arm64 packages are known already.
+pub fn download_kernel_and_busybox(folder: &Path) -> Result<()> {
+    const KERNEL: &str = "linux-image-cloud-arm64:arm64";
+    const BUSYBOX: &str = "busybox-static:arm64";
+    let advice = "emulated boards boot Debian's kernel, which apt-get downloads";
+    if find_program("apt-get").is_none() {
+        bail!("{advice}; there is no apt-get here, so run this in a Debian or Ubuntu container");
+    }
+    let depends = || {
+        let text = Run::new("apt-cache").args(["depends", KERNEL]).output().ok()?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "))?.to_string();
+        Some(line)
+    };
+    let kernel = match depends() {
+        Some(kernel) => kernel,
+        None => {
+            let root = Root::find().with_context(|| {
+                format!("{advice}; run: sudo dpkg --add-architecture arm64 && sudo apt-get update")
+            })?;
+            add_architecture(&root, "arm64")?;
+            root.run("apt-get").args(["update", "-q"]).output()?;
+            depends().with_context(|| format!("{advice}, and it does not know {KERNEL}"))?
+        }
+    };
+    Run::new("apt-get").args(["download", "-q", &kernel, BUSYBOX]).dir(folder).output()?;
     Ok(())
 }
 

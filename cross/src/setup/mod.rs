@@ -56,7 +56,7 @@ pub fn attempt(want: Want) -> Vec<(&'static str, Result<()>)> {
 
 /// The ARM target of the tests with the toolchain that builds it.
 pub fn arm() -> Result<(Target, Toolchain)> {
-    let target = Target::load("aarch64-gnu")?;
+    let target = Target::load("aarch64-musl")?;
     let toolchain = Toolchain::ensure(&target)?;
     Ok((target, toolchain))
 }
