@@ -40,12 +40,12 @@ pub fn tar_gz(entries: &[Entry], prefix: &str, time: u64) -> Result<Vec<u8>> {
     }
     let mut tar = tar::Builder::new(Vec::new());
     for folder in folders {
-        let mut header = header(0o755, 0, time);
+        let mut header = header(0o755, 0, time)?;
         header.set_entry_type(tar::EntryType::Directory);
         tar.append_data(&mut header, format!("{prefix}{folder}/"), std::io::empty())?;
     }
     for entry in sorted {
-        let mut header = header(entry.mode, entry.bytes.len() as u64, time);
+        let mut header = header(entry.mode, entry.bytes.len() as u64, time)?;
         tar.append_data(&mut header, format!("{prefix}{}", entry.path), &entry.bytes[..])?;
     }
     gzip(&tar.into_inner()?)
@@ -58,14 +58,16 @@ pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     out.finish().context("gzip")
 }
 
-fn header(mode: u32, size: u64, time: u64) -> tar::Header {
+fn header(mode: u32, size: u64, time: u64) -> Result<tar::Header> {
     let mut header = tar::Header::new_gnu();
+    header.set_username("root")?;
+    header.set_groupname("root")?;
     header.set_mode(mode);
     header.set_size(size);
     header.set_mtime(time);
     header.set_uid(0);
     header.set_gid(0);
-    header
+    Ok(header)
 }
 
 /// An `ar` archive, as Debian packages are.
