@@ -130,6 +130,8 @@ fn heads_in_a_free_batch() {
             ("layer_norm", 2),
             ("gated", 1),
             ("timestep_embedding", 1),
+            ("concat", 1),
+            ("expand", 0),
             ("resize", 1),
             ("softmax", 0),
         ],

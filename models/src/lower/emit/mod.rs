@@ -25,6 +25,9 @@ use super::view::{Source, View};
 use super::{FloatTensor, LowerError, Origin};
 use crate::import::flow::{Element, Flow, Id, Kind, Node, Size};
 
+/// The longest name given to a value or node, without the number that makes it unique.
+const NAME_BYTES_MAX: usize = 240;
+
 /// State of emission.
 pub(super) struct Emitter<'a> {
     flow: &'a Flow,
@@ -180,6 +183,10 @@ impl Emitter<'_> {
     }
 
     fn unique(&mut self, wanted: &str) -> String {
+        // The end tells nodes of deep modules apart; a pack takes names of up to 256 bytes.
+        let cut = wanted.len().saturating_sub(NAME_BYTES_MAX);
+        let cut = (cut..=wanted.len()).find(|&at| wanted.is_char_boundary(at)).unwrap_or(0);
+        let wanted = &wanted[cut..];
         let mut name = wanted.to_owned();
         let mut count = 1;
         while !self.names.insert(name.clone()) {

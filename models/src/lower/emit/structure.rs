@@ -26,10 +26,15 @@ impl Emitter<'_> {
     }
 
     pub(super) fn concat(&mut self, node: &Node, axis: usize) -> Result<View> {
+        let operands: Vec<View> =
+            (0..node.inputs.len()).map(|index| self.operand(node, index)).collect();
+        // Where all operands repeat, so does the result.
+        let repeats = |other: usize| {
+            other != axis && operands.iter().all(|view| view.axes[other].atoms.is_empty())
+        };
         let mut views = Vec::new();
-        for index in 0..node.inputs.len() {
-            let view = self.operand(node, index);
-            views.push(self.expanded(&view, |_| true)?);
+        for view in &operands {
+            views.push(self.expanded(view, |other| !repeats(other))?);
         }
         let prepared = (0..views.len()).all(|index| views[index].join(axis).is_some())
             && refine_others(&mut views, axis);

@@ -142,6 +142,30 @@ impl Fuser {
         Some(self.push(Node { kind: target.kind, inputs, ..node.clone() }))
     }
 
+    /// A constant along the last axis added to a matmul's result whose other axes were reshaped.
+    pub(super) fn bias_after_reshape(&mut self, node: &Node) -> Option<Id> {
+        let Kind::Binary(Binary::Add) = node.kind else { return None };
+        let [a, b] = node.inputs[..] else { return None };
+        let (x, constant) = if self.flow.constant(b).is_some() { (a, b) } else { (b, a) };
+        let reshape = self.at(x);
+        let Kind::Reshape = reshape.kind else { return None };
+        let target = self.at(reshape.inputs[0]).clone();
+        let last = node.shape.len().checked_sub(1)?;
+        let made = matches!(target.kind, Kind::Linear { .. })
+            && target.inputs.len() == 2
+            && made_axes(&target)? == [target.shape.len() - 1]
+            && target.shape.last() == node.shape.last()
+            && reshape.shape == node.shape;
+        let length = node.shape[last].fixed().filter(|_| made)?;
+        let bias = self.vector(constant, node.shape.len(), last, length)?;
+        let name = self.at(constant).name.clone();
+        let bias = self.constant(&name, vec![length], bias);
+        let mut inputs = target.inputs.clone();
+        inputs.push(bias);
+        let biased = self.helper(node, target.kind, inputs, target.shape);
+        Some(self.push(Node { kind: Kind::Reshape, inputs: vec![biased], ..node.clone() }))
+    }
+
     /// A constant along the made axes (or channels) that multiplies a convolution, as a folded batch
     /// norm does.
     pub(super) fn channel_scale(&mut self, node: &Node) -> Option<Id> {

@@ -38,7 +38,7 @@ struct Fuser {
 /// A pattern: the fused form of a node, or nothing if the node is not of its kind.
 type Pattern = fn(&mut Fuser, &Node) -> Option<Id>;
 
-const PATTERNS: [Pattern; 25] = [
+const PATTERNS: [Pattern; 27] = [
     Fuser::fold_cast,
     Fuser::broadcast_to_itself,
     Fuser::scalar_operand,
@@ -51,6 +51,7 @@ const PATTERNS: [Pattern; 25] = [
     Fuser::attention,
     Fuser::sdpa,
     Fuser::bias,
+    Fuser::bias_after_reshape,
     Fuser::channel_scale,
     Fuser::layer_norm,
     Fuser::norm_gamma,
@@ -63,6 +64,7 @@ const PATTERNS: [Pattern; 25] = [
     Fuser::modulate,
     Fuser::slice_of_concat,
     Fuser::timestep,
+    Fuser::flipped_timestep,
     Fuser::plain_division,
 ];
 

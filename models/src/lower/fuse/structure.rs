@@ -115,4 +115,26 @@ impl Fuser {
         let kind = Kind::Timestep { sin_first };
         Some(self.push(Node { kind, inputs: vec![t, frequencies], ..node.clone() }))
     }
+
+    /// The halves of a timestep embedding joined the other way round.
+    pub(super) fn flipped_timestep(&mut self, node: &Node) -> Option<Id> {
+        let Kind::Concat(axis) = node.kind else { return None };
+        let [a, b] = node.inputs[..] else { return None };
+        let (second, first) = (self.at(a), self.at(b));
+        let (Kind::Slice(p, middle), Kind::Slice(q, start)) = (&second.kind, &first.kind) else {
+            return None;
+        };
+        let whole = self.at(first.inputs[0]).clone();
+        let Kind::Timestep { sin_first } = whole.kind else { return None };
+        let half = &first.shape[axis];
+        let flipped = second.inputs[0] == first.inputs[0]
+            && axis + 1 == node.shape.len()
+            && (*p, *q) == (axis, axis)
+            && start.at().iter().all(|&n| n == 0)
+            && middle == half
+            && second.shape[axis] == *half
+            && node.shape == whole.shape;
+        let kind = Kind::Timestep { sin_first: !sin_first };
+        flipped.then(|| self.push(Node { kind, inputs: whole.inputs, ..node.clone() }))
+    }
 }
