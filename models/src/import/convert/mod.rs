@@ -1,4 +1,8 @@
 //! tract's decluttered model at one binding, as a [`Flow`].
+//!
+//! Enters: a `TypedModel` whose shapes are all known. Leaves: the same graph op by op, constants as f32, truth
+//! values as 0 and 1; what has no form stays as [`Kind::Unsupported`] until an output needs it. Never: fused
+//! ops, layouts.
 
 mod conv;
 mod logic;
