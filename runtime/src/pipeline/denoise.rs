@@ -20,7 +20,7 @@ pub fn denoise(
     seed: u64,
     meter: &mut Meter<'_>,
 ) -> Result<(), PipelineError> {
-    let Loaded { engine, denoiser, buffers, .. } = loaded;
+    let Loaded { engine, denoiser, buffers, runs_per_step: runs, .. } = loaded;
     let Buffers { latent, sample, output, noise, timestep, states, mask, .. } = buffers;
     let latent_len = latent.len();
     fill_normal(seed, Stream::Latent, latent);
@@ -29,14 +29,17 @@ pub fn denoise(
             copy.copy_from_slice(latent);
         }
         timestep.fill(scheduler.timestep(step));
-        engine.set_input(*denoiser, &wiring.denoiser_sample, sample)?;
-        engine.set_input(*denoiser, &wiring.denoiser_timestep, timestep)?;
-        engine.set_input(*denoiser, &wiring.denoiser_states, states)?;
-        if let Some(name) = &wiring.denoiser_mask {
-            engine.set_input(*denoiser, name, mask)?;
+        for run in 0..*runs {
+            engine.set_input(*denoiser, &wiring.denoiser_sample, part(sample, run, *runs))?;
+            engine.set_input(*denoiser, &wiring.denoiser_timestep, part(timestep, run, *runs))?;
+            engine.set_input(*denoiser, &wiring.denoiser_states, part(states, run, *runs))?;
+            if let Some(name) = &wiring.denoiser_mask {
+                engine.set_input(*denoiser, name, part(mask, run, *runs))?;
+            }
+            meter.run(engine, *denoiser, Stage::Denoise)?;
+            let len = output.len() / *runs;
+            engine.read_output(*denoiser, 0, &mut output[run * len..(run + 1) * len])?;
         }
-        meter.run(engine, *denoiser, Stage::Denoise)?;
-        engine.read_output(*denoiser, 0, output)?;
         guide(output, latent_len, guidance_scale);
         if scheduler.adds_noise(step) {
             fill_normal(seed, Stream::Step(step as u32), noise);
@@ -45,6 +48,12 @@ pub fn denoise(
         meter.step_done();
     }
     Ok(())
+}
+
+/// The values of one run.
+fn part(values: &[f32], run: usize, runs: usize) -> &[f32] {
+    let len = values.len() / runs;
+    &values[run * len..(run + 1) * len]
 }
 
 /// Mixes the conditional answer (first) with the unconditional one (second, if there is one) into the first:

@@ -120,7 +120,8 @@ impl<'p> Meter<'p> {
         for network in networks.into_iter().chain(loaded.refiner) {
             macs[network.0] = loaded.macs(network).max(1);
         }
-        let total = texts * macs[0] + u64::from(steps) * macs[1] + macs[2] + macs[3];
+        let runs = u64::from(steps) * loaded.runs_per_step as u64;
+        let total = texts * macs[0] + runs * macs[1] + macs[2] + macs[3];
         clock.lap_prepare();
         Meter { progress, clock, step: 0, steps, macs, done: 0, total }
     }

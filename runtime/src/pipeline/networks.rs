@@ -29,6 +29,9 @@ pub struct Loaded {
     pub denoiser: NetworkIndex,
     pub decoder: NetworkIndex,
     pub refiner: Option<NetworkIndex>,
+    /// Runs of the denoiser in one step: 1 with all samples together, or one for each where the network takes one
+    /// sample only.
+    pub runs_per_step: usize,
     /// Which output of the text encoder the denoiser reads.
     pub text_output: usize,
     /// Values of one text's states.
@@ -98,18 +101,24 @@ impl Loaded {
         text.reads_only(&[Some(&wiring.text_ids), wiring.text_mask.as_ref()])?;
         let (text_output, states_len) = text.output(&wiring.text_states)?;
 
-        let denoiser = Network::new(pack, "denoiser", cells)?;
-        denoiser.expects(&wiring.denoiser_sample, batch * latent_len)?;
-        denoiser.expects(&wiring.denoiser_timestep, batch)?;
-        denoiser.expects(&wiring.denoiser_states, batch * states_len)?;
-        wiring.denoiser_mask.iter().try_for_each(|mask| denoiser.expects(mask, batch * tokens))?;
+        let mut denoiser = Network::new(pack, "denoiser", cells)?;
+        let runs_per_step = if denoiser.takes_one(&wiring.denoiser_sample) { batch } else { 1 };
+        let together = batch / runs_per_step;
+        denoiser.binding.batch = together as u32;
+        denoiser.expects(&wiring.denoiser_sample, together * latent_len)?;
+        denoiser.expects(&wiring.denoiser_timestep, together)?;
+        denoiser.expects(&wiring.denoiser_states, together * states_len)?;
+        wiring
+            .denoiser_mask
+            .iter()
+            .try_for_each(|mask| denoiser.expects(mask, together * tokens))?;
         denoiser.reads_only(&[
             Some(&wiring.denoiser_sample),
             Some(&wiring.denoiser_timestep),
             Some(&wiring.denoiser_states),
             wiring.denoiser_mask.as_ref(),
         ])?;
-        denoiser.first_output(&[batch, cells.height as usize, cells.width as usize])?;
+        denoiser.first_output(&[together, cells.height as usize, cells.width as usize])?;
 
         let decoder = Network::new(pack, "decoder", Binding { batch: 1, ..cells })?;
         decoder.expects(&wiring.decoder_latent, latent_len)?;
@@ -169,6 +178,7 @@ impl Loaded {
             denoiser: NetworkIndex(1),
             decoder: NetworkIndex(2),
             refiner,
+            runs_per_step,
             text_output,
             states_len,
             decoded_len,
@@ -208,6 +218,12 @@ impl<'p> Network<'p> {
             value: value.name.clone(),
             error,
         })
+    }
+
+    /// Whether an input's batch is 1, whatever the binding.
+    fn takes_one(&self, name: &str) -> bool {
+        let batch = self.graph.input(name).and_then(|id| self.graph.value(id).shape.first());
+        batch.and_then(|dim| dim.as_fixed()) == Some(1)
     }
 
     /// An input of this many values.

@@ -152,6 +152,25 @@ fn guidance_1_runs_one_sample_and_says_that_the_negative_prompt_is_unused() {
     assert_eq!(picture.warnings, [Warning::NegativeUnused]);
 }
 
+/// Many exports fix the batch at 1: guidance then runs the denoiser twice a step.
+#[test]
+fn a_denoiser_of_one_sample_draws_the_same() {
+    let mut one = graphs();
+    let text = one[1].to_string().replace(r#"{"b":1}"#, "1");
+    one[1] = serde_json::from_str(&text).unwrap();
+    let mut pipeline =
+        Pipeline::new(pack(one, spec(), &TOKENS).unwrap(), Options::default()).unwrap();
+    let mut last = 0.0;
+    let picture = pipeline.generate(&request(), &mut |progress| {
+        assert!(progress.fraction >= last);
+        last = progress.fraction;
+        ControlFlow::Continue(())
+    });
+    let picture = picture.unwrap();
+    assert_eq!(picture.pixels, draw(&mut open(Options::default()), &request()).pixels);
+    assert_eq!((picture.cost.denoiser_samples, last), (6, 1.0));
+}
+
 #[test]
 fn bytes_depend_on_nothing_but_pack_and_request() {
     let first = draw(&mut open(Options { threads: Some(1), ..Options::default() }), &request());
