@@ -37,7 +37,7 @@ pub struct Args {
     json: bool,
 }
 
-fn binding(text: &str) -> Result<Binding, String> {
+pub(super) fn binding(text: &str) -> Result<Binding, String> {
     let numbers: Vec<u32> =
         text.split(',').filter_map(|number| number.trim().parse().ok()).collect();
     match numbers[..] {

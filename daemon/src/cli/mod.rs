@@ -11,6 +11,7 @@ mod doctor;
 pub mod generate;
 pub mod machine;
 mod output;
+pub mod plan;
 pub mod serve;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Generate(Box<generate::Args>),
     /// Take prompts over MQTT and publish pictures
     Serve(Box<serve::Args>),
+    /// Show what this machine would do: steps, arena, weights
+    Plan(plan::Args),
     /// Time each network and the whole
     Bench(bench::Args),
     /// List the boards that have profiles, or show one
@@ -69,6 +72,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Serve(args) => serve::run(*args),
+        Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Boards(args) => boards::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -28,7 +28,7 @@ use half::f16;
 use crate::arena::Arena;
 use crate::graph::{Binding, DType, Graph, ValueId};
 use crate::kernel::Kernels;
-use crate::plan::{Plan, Step, task_macs};
+use crate::plan::{Plan, Residency, Step, task_macs};
 
 pub use error::EngineError;
 pub use memory::{Holding, MemoryReport, NetworkMemory, Planned, plan_networks};
@@ -159,6 +159,16 @@ impl Engine {
     /// The plan of a network.
     pub fn plan(&self, network: NetworkIndex) -> &Plan {
         &self.programs[network.0].plan
+    }
+
+    /// What its weights are asked for and let go at each step, if they are streamed.
+    pub fn residency(&self, network: NetworkIndex) -> Option<&Residency> {
+        self.programs[network.0].residency.as_ref()
+    }
+
+    /// Networks.
+    pub fn networks(&self) -> usize {
+        self.programs.len()
     }
 
     /// The graph of a network.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::arena::Arena;
 use crate::graph::{DType, Fault, Graph, Node, Op, ValueId, tensor_needs};
 use crate::kernel::Kernels;
-use crate::plan::{Pass, Plan, Storage, Task, TaskStep, scratch};
+use crate::plan::{Pass, Plan, Residency, Storage, Task, TaskStep, scratch};
 
 use super::EngineError;
 use super::context::{Context, Place, Portion, View, Work};
@@ -23,10 +23,6 @@ pub(super) struct Entry {
     portions: Vec<Portion>,
     /// Tensors that the step reads, and whether most of it is let go at once: a table.
     tensors: Vec<(String, bool)>,
-    /// Ranges of the pack to ask for before the step.
-    prefetch: Vec<Range<usize>>,
-    /// Ranges to let go after it.
-    release: Vec<Range<usize>>,
     /// Set once they were compared with their hashes.
     verified: AtomicBool,
     /// Nanoseconds that worker 0 spent here, all runs together.
@@ -41,6 +37,8 @@ pub(super) struct Program {
     pub holding: Holding,
     /// Pages of all weights.
     ranges: Vec<Range<usize>>,
+    /// What is asked for and let go at each step, if weights are streamed.
+    pub residency: Option<Residency>,
     pub entries: Vec<Entry>,
     works: Vec<Work>,
     kernels: &'static Kernels,
@@ -70,11 +68,7 @@ impl Program {
             .map(|task| work(&graph, &plan, &*weights, task))
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
-        let mut residency = residency.unwrap_or_default();
-        residency.prefetch.resize(plan.steps.len(), Vec::new());
-        residency.release.resize(plan.steps.len(), Vec::new());
-        let reads = residency.prefetch.into_iter().zip(residency.release);
-        for (step, (prefetch, release)) in plan.steps.iter().zip(reads) {
+        for step in &plan.steps {
             let mut names: Vec<(String, bool)> = Vec::new();
             for TaskStep { task, .. } in step.task_steps() {
                 let node = &graph.nodes[plan.tasks.tasks[*task].node];
@@ -91,8 +85,6 @@ impl Program {
             entries.push(Entry {
                 portions: step.task_steps().iter().map(|step| portion(&plan, step)).collect(),
                 tensors: names,
-                prefetch,
-                release,
                 verified: AtomicBool::new(false),
                 nanoseconds: AtomicU64::new(0),
             });
@@ -102,6 +94,7 @@ impl Program {
             plan,
             holding,
             ranges,
+            residency,
             entries,
             works,
             kernels,
@@ -181,8 +174,9 @@ impl Job for Program {
         };
         let mut begun = Instant::now();
         for (index, entry) in self.entries.iter().enumerate() {
-            if crew.worker == 0 {
-                entry.prefetch.iter().for_each(|range| self.weights.prefetch(range.clone()));
+            if let (0, Some(residency)) = (crew.worker, &self.residency) {
+                let ranges = &residency.prefetch[index];
+                ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
             }
             if !entry.verified.load(Ordering::Acquire) {
                 self.verify(&cx, entry)?;
@@ -197,7 +191,10 @@ impl Job for Program {
                 cx.barrier()?;
             }
             if crew.worker == 0 {
-                entry.release.iter().for_each(|range| self.weights.release(range.clone()));
+                if let Some(residency) = &self.residency {
+                    let ranges = &residency.release[index];
+                    ranges.iter().for_each(|range| self.weights.release(range.clone()));
+                }
                 let now = Instant::now();
                 let spent = now.duration_since(begun).as_nanos() as u64;
                 entry.nanoseconds.fetch_add(spent, Ordering::Relaxed);

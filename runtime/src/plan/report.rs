@@ -250,7 +250,7 @@ mod tests {
         assert!(text.starts_with("two: batch 1") && text.contains("cast"), "{text}");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["steps"][0]["op"], "pool");
-        let svg = super::super::svg(&graph, &plan);
+        let svg = super::super::svg(&[(&graph, &plan)]);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"), "{svg}");
         assert!(svg.contains("&lt;y&gt;") && !svg.contains("<y>"), "{svg}");
     }

@@ -14,17 +14,27 @@ const LEFT: f64 = 90.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 40.0;
 
-/// Draws the regions of a plan; each says what it holds when it is pointed at.
-pub fn svg(graph: &Graph, plan: &Plan) -> String {
+/// Draws the regions of plans, one below the other; each says what it holds when it is pointed at.
+pub fn svg(plans: &[(&Graph, &Plan)]) -> String {
+    let height = HEIGHT * plans.len() as f64;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n"
+    );
+    for (index, (graph, plan)) in plans.iter().enumerate() {
+        let top = HEIGHT * index as f64;
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "<g transform=\"translate(0 {top})\">");
+        draw(&mut out, graph, plan);
+        let _ = writeln!(out, "</g>");
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+fn draw(out: &mut String, graph: &Graph, plan: &Plan) {
     let (steps, bytes) = (plan.steps.len().max(1) as f64, plan.arena_bytes.max(1) as f64);
     let x = |step: usize| LEFT + step as f64 / steps * (WIDTH - LEFT - 20.0);
     let y = |byte: usize| HEIGHT - BOTTOM - byte as f64 / bytes * (HEIGHT - TOP - BOTTOM);
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">"
-    );
     let _ = writeln!(out, "<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>");
     let title = format!(
         "{}: arena of {} over {} steps",
@@ -75,8 +85,6 @@ pub fn svg(graph: &Graph, plan: &Plan) -> String {
         (LEFT + WIDTH) / 2.0,
         HEIGHT - 12.0
     );
-    out.push_str("</svg>\n");
-    out
 }
 
 fn escape(text: &str) -> String {
