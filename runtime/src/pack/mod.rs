@@ -45,7 +45,7 @@
 //!
 //! A pack is mapped while it is used, so that changing the file would change memory under a running program.
 //! Whoever installs a pack writes another file beside it and renames it over the old one: programs that run
-//! keep the old file until they end. Only [`map`] relies on this, and says so.
+//! keep the old file until they end. Only `map.rs` relies on this, and says so.
 
 mod build;
 mod error;

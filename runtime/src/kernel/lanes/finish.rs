@@ -62,6 +62,7 @@ fn factors<L: Lanes>(
     start: usize,
     end: usize,
 ) -> (Option<L>, L) {
+    #[expect(clippy::manual_map, reason = "a closure is not compiled for the kernel's ISA")]
     let scale = match weight_scale {
         Some(scale) => Some(load_part(&scale[start..end], 0.0)),
         None => None,
