@@ -20,8 +20,11 @@ const STATIC_LOSS_DB_MAX: f64 = 0.5;
 const STATIC_CLIPS: [f32; 5] = [1.0, 0.9, 0.8, 0.7, 0.6];
 /// The most int8 products that one accumulator may sum, as the pack's reader states.
 const PRODUCTS_MAX: usize = 65536;
-/// Samples on which the effect of one layer on the network is measured.
+/// Samples on which the effect of one layer on a network above [`MEASURED_WORK_MAX`] is measured; all below.
 const SENSITIVITY_SAMPLES_MAX: usize = 2;
+/// Products of one run below which the network is measured again after every layer that moves; above, what single
+/// layers explain is trusted until it promises enough.
+const MEASURED_WORK_MAX: f64 = 4e9;
 
 /// A layer's fate.
 #[derive(Clone, Debug)]
@@ -205,6 +208,8 @@ fn keep_worst(
     let total_work: f64 = layers.iter().map(work).sum();
     let total_bytes: f64 = layers.iter().map(|layer| layer.len() as f64).sum();
     let evaluator = Evaluator::new(graph, &network.weights, binding);
+    // An outlier that one prompt in ten meets must not be missed.
+    let count = if total_work < MEASURED_WORK_MAX { usize::MAX } else { SENSITIVITY_SAMPLES_MAX };
     let mut ranked = Vec::new();
     for layer in &layers {
         let Some((weights, input)) = choices[&layer.node].int8.as_ref() else { continue };
@@ -212,7 +217,7 @@ fn keep_worst(
         let one = BTreeMap::from([(layer.node, int8)]);
         let precision = Precision { int8: Some(&one), round_f16: false };
         let mut noise = ErrorSums::default();
-        for values in runs.values.iter().take(SENSITIVITY_SAMPLES_MAX) {
+        for values in runs.values.iter().take(count) {
             let found = evaluator.rerun(values, &[layer.node], precision)?;
             noise.merge(&outputs_error(graph, values, &found));
         }
@@ -231,7 +236,8 @@ fn keep_worst(
         let mut kept_any = false;
         let mut estimate = whole_now.noise();
         while let Some((node, noise, share)) = queue.peek().copied() {
-            if estimate <= allowed || share_sum + share > options.f16_share_max {
+            let measure_now = kept_any && total_work < MEASURED_WORK_MAX;
+            if measure_now || estimate <= allowed || share_sum + share > options.f16_share_max {
                 break;
             }
             queue.next();

@@ -15,7 +15,7 @@ const CLIPS: [f32; 8] = [1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65];
 impl Int8Weights {
     /// Quantises `[n, taps, c]`. `energy` is the mean square of the input by channel `[c]`: an error in a weight
     /// counts by what it multiplies. Without clipping nothing is lost at the largest weight; with it the others
-    /// are finer; the better of [`CLIPS`] is taken for each output.
+    /// are finer; the better of a few clips is taken for each output.
     ///
     /// # Panics
     /// If `weights` is not `n` rows of a multiple of `energy.len()` values.
