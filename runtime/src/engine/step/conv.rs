@@ -15,7 +15,7 @@ use crate::pack::panel::{PANEL_GROUP, PANEL_OUTPUTS};
 use crate::plan::scratch::LineScratch;
 use crate::plan::window_rows;
 
-use super::gemm::{PANELS_MAX, TILE_VALUES, Tail, tile_panels, tile_vectors};
+use super::gemm::{PANELS_MAX, Place, TILE_VALUES, Tail, tile_panels, tile_vectors};
 
 /// Sizes of one convolution.
 struct Shape {
@@ -128,6 +128,7 @@ pub(super) fn int8(
         panels: cx.i8(&work.tensors[0]),
         sums: cx.i32(&work.tensors[2]),
         tail,
+        alone: true,
         acc: [0; TILE_VALUES],
         total: [0.0; TILE_VALUES],
     };
@@ -184,6 +185,8 @@ struct Int8Tile<'a> {
     panels: &'a [i8],
     sums: &'a [i32],
     tail: Tail<'a>,
+    /// This worker makes all outputs of its rows.
+    alone: bool,
     acc: [i32; TILE_VALUES],
     total: [f32; TILE_VALUES],
 }
@@ -191,6 +194,7 @@ struct Int8Tile<'a> {
 impl Int8Tile<'_> {
     fn run(&mut self, rows: Range<usize>, panels: Range<usize>, input_scale: InputScale) {
         let turn = tile_panels(self.cx.kernels.gemm_i8.tile_panels);
+        self.alone = panels.len() == self.tail.n.div_ceil(PANEL_OUTPUTS);
         for panel in panels.clone().step_by(turn) {
             let tile = panel..(panel + turn).min(panels.end);
             let vectors = tile_vectors(tile.len(), self.cx.kernels.gemm_i8.tile_rows);
@@ -252,15 +256,13 @@ impl Int8Tile<'_> {
             let at = self.shape.lines.scales_at() + self.shape.place(input_row) * size_of::<f32>();
             let scale = self.cx.scratch::<f32>(self.portion, at, 1)[0];
             let sums = panel_sums(self.sums, self.tail.n, kernel_row, panels);
-            let totals = self.total.chunks_exact_mut(columns).take(cells.len());
-            for (total, acc) in totals.zip(self.acc.chunks_exact(columns)) {
-                (self.cx.kernels.accumulate_i8)(acc, sums, offset, scale, index == 0, total);
-            }
+            let (values, first) = (cells.len() * columns, index == 0);
+            let (acc, total) = (&self.acc[..values], &mut self.total[..values]);
+            (self.cx.kernels.accumulate_i8)(acc, sums, offset, scale, first, total);
         }
         let outputs = self.tail.outputs(panels);
-        for (cell, total) in cells.zip(self.total.chunks_exact(columns)) {
-            self.tail.store_f32(self.cx, row, cell, &outputs, total);
-        }
+        let place = Place { row, cell: cells.start, cells: cells.len(), alone: self.alone };
+        self.tail.store_f32(self.cx, place, &outputs, columns, &self.total);
     }
 
     /// One scale for all: kernel rows are summed in i32.
@@ -279,9 +281,9 @@ impl Int8Tile<'_> {
             }
         }
         let outputs = self.tail.outputs(panels);
-        for (cell, acc) in cells.zip(self.acc.chunks_exact(columns)) {
-            self.tail.store_i8(self.cx, row, cell, &outputs, acc, &sums, scale);
-        }
+        let scales = [scale; TILE_VALUES / PANEL_OUTPUTS];
+        let place = Place { row, cell: cells.start, cells: cells.len(), alone: self.alone };
+        self.tail.store_i8(self.cx, place, &outputs, columns, &self.acc, &sums, &scales);
     }
 }
 
@@ -320,6 +322,7 @@ pub(super) fn half(
         cx.load(&work.inputs[0], input_row, 0..end - start, &mut line[start..end]);
     };
     let compute = |rows: Range<usize>, panels: Range<usize>| {
+        let alone = panels.len() == n.div_ceil(PANEL_OUTPUTS);
         for panel in panels.clone().step_by(turn) {
             let tile = panel..(panel + turn).min(panels.end);
             let (columns, outputs) = (tile.len() * PANEL_OUTPUTS, tail.outputs(&tile));
@@ -351,9 +354,8 @@ pub(super) fn half(
                         accumulate: index > 0,
                     });
                 }
-                for (cell, acc) in cells.zip(acc.chunks_exact(columns)) {
-                    tail.store_f32(cx, row, cell, &outputs, acc);
-                }
+                let place = Place { row, cell: cells.start, cells: cells.len(), alone };
+                tail.store_f32(cx, place, &outputs, columns, &acc);
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::graph::Epilogue;
-use crate::kernel::{Finish, Row};
+use crate::kernel::{FinishTile, Row, Rows, RowsMut};
 use crate::pack::panel::PANEL_OUTPUTS;
 
 use crate::engine::context::{Context, View, Work};
@@ -54,63 +54,91 @@ impl<'a> Tail<'a> {
         panels.start * PANEL_OUTPUTS..(panels.end * PANEL_OUTPUTS).min(self.n)
     }
 
-    /// From integer sums to stored outputs of one cell.
+    /// From integer sums `[cells, columns]` to stored outputs; see [`Place`].
     #[allow(clippy::too_many_arguments)]
     pub fn store_i8(
         &self,
         cx: &Context<'_>,
-        row: usize,
-        cell: usize,
+        place: Place,
         outputs: &Range<usize>,
+        columns: usize,
         acc: &[i32],
         sums: &[i32],
-        scale: f32,
+        scales: &[f32],
     ) {
-        let range = cell * self.n + outputs.start..cell * self.n + outputs.end;
-        let residual = self.residual.map(|view| cx.part(view, row, range.clone()));
-        self.with_residual(cx, residual, outputs, |finish| {
-            let offset = i32::from(cx.kernels.gemm_i8.act_offset);
-            let out = cx.part_mut(self.output, row, range.clone());
-            (cx.kernels.finish_i8)(acc, sums, offset, scale, finish, out);
+        let offset = i32::from(cx.kernels.gemm_i8.act_offset);
+        self.each_run(cx, place, outputs, columns, |first, tile, out| {
+            let scales = &scales[first..first + tile.rows];
+            (cx.kernels.finish_tile_i8)(&acc[first * columns..], sums, offset, scales, tile, out);
         });
     }
 
-    /// From float totals to stored outputs of one cell.
+    /// From float totals `[cells, columns]` to stored outputs; see [`Place`].
     pub fn store_f32(
         &self,
         cx: &Context<'_>,
-        row: usize,
-        cell: usize,
+        place: Place,
         outputs: &Range<usize>,
+        columns: usize,
         total: &[f32],
     ) {
-        let range = cell * self.n + outputs.start..cell * self.n + outputs.end;
-        let residual = self.residual.map(|view| cx.part(view, row, range.clone()));
-        self.with_residual(cx, residual, outputs, |finish| {
-            let out = cx.part_mut(self.output, row, range.clone());
-            (cx.kernels.finish_f32)(total, finish, out);
+        self.each_run(cx, place, outputs, columns, |first, tile, out| {
+            (cx.kernels.finish_tile_f32)(&total[first * columns..], tile, out);
         });
     }
 
-    /// Copies the residual to the stack first: the output may lie over it.
-    fn with_residual(
+    /// Calls `store` with runs of cells whose outputs lie in one piece: single cells where other workers write the
+    /// other outputs of a cell, whole rows or more where this one writes all.
+    fn each_run(
         &self,
         cx: &Context<'_>,
-        residual: Option<Row<'_>>,
+        place: Place,
         outputs: &Range<usize>,
-        store: impl Fn(&Finish<'_>),
+        columns: usize,
+        store: impl Fn(usize, &FinishTile<'_>, RowsMut<'_>),
     ) {
-        let mut finish = Finish {
-            weight_scale: self.weight_scale.map(|scale| &scale[outputs.clone()]),
-            bias: self.bias.map(|bias| &bias[outputs.clone()]),
-            activation: self.epilogue.activation,
-            residual: None,
-        };
-        let Some(residual) = residual else { return store(&finish) };
-        let mut copy = [0f32; PANELS_MAX * PANEL_OUTPUTS];
-        let copy = &mut copy[..residual.len()];
-        cx.widen(residual, copy);
-        finish.residual = Some(Row::F32(copy));
-        store(&finish);
+        let row_cells = self.output.layout.row_len / self.n;
+        let mut copy = [0f32; TILE_VALUES];
+        let mut done = 0;
+        while done < place.cells {
+            let cell = place.cell + done;
+            let (row, x) = (place.row + cell / row_cells, cell % row_cells);
+            let run = if place.alone { (row_cells - x).min(place.cells - done) } else { 1 };
+            let range = x * self.n + outputs.start..(x + run - 1) * self.n + outputs.end;
+            let residual = self.residual.map(|view| {
+                // Copied first: the output may lie over it.
+                let from = cx.part(view, row, range.clone());
+                for (index, copy) in copy.chunks_exact_mut(outputs.len()).take(run).enumerate() {
+                    let start = index * self.n;
+                    cx.widen(from.slice(start..start + outputs.len()), copy);
+                }
+                Rows { data: Row::F32(&copy), stride: outputs.len() }
+            });
+            let tile = FinishTile {
+                rows: run,
+                columns: outputs.len(),
+                stride: columns,
+                weight_scale: self.weight_scale.map(|scale| &scale[outputs.clone()]),
+                bias: self.bias.map(|bias| &bias[outputs.clone()]),
+                activation: self.epilogue.activation,
+                residual,
+            };
+            let data = cx.part_mut(self.output, row, range);
+            store(done, &tile, RowsMut { data, stride: self.n });
+            done += run;
+        }
     }
+}
+
+/// Where a tile's results go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Row of the output.
+    pub row: usize,
+    /// The first cell, counted from the start of that row.
+    pub cell: usize,
+    /// Cells, which may run on into later rows.
+    pub cells: usize,
+    /// No other worker writes to these cells.
+    pub alone: bool,
 }

@@ -10,7 +10,7 @@ use crate::kernel::{GemmF16Args, GemmI8Args, int8_scale};
 use crate::pack::panel::{PANEL_GROUP, PANEL_OUTPUTS};
 use crate::plan::scratch::RowScratch;
 
-use super::gemm::{TILE_VALUES, Tail, tile_panels, tile_vectors};
+use super::gemm::{Place, TILE_VALUES, Tail, tile_panels, tile_vectors};
 
 /// Where the int8 scale of a vector comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,6 +54,7 @@ pub(super) fn int8(
         let act: &[u8] = cx.scratch(portion, 0, vectors * k_bytes);
         let scales: &[f32] = cx.scratch(portion, scratch.scales_at(), vectors);
         let (mine, my_panels) = cx.share_grid(0..vectors, n.div_ceil(PANEL_OUTPUTS));
+        let alone = my_panels.len() == n.div_ceil(PANEL_OUTPUTS);
         for panel in my_panels.clone().step_by(turn) {
             let tile = panel..(panel + turn).min(my_panels.end);
             let (columns, outputs) = (tile.len() * PANEL_OUTPUTS, tail.outputs(&tile));
@@ -72,11 +73,9 @@ pub(super) fn int8(
                     acc_stride: columns,
                     accumulate: false,
                 });
-                for (index, acc) in acc.chunks_exact(columns).take(count).enumerate() {
-                    let (vector, sums) = (vector + index, &sums[panel * PANEL_OUTPUTS..]);
-                    let (row, cell) = (first + vector / scratch.vectors, vector % scratch.vectors);
-                    tail.store_i8(cx, row, cell, &outputs, acc, sums, scales[vector]);
-                }
+                let place = Place { row: first, cell: vector, cells: count, alone };
+                let (sums, scales) = (&sums[panel * PANEL_OUTPUTS..], &scales[vector..]);
+                tail.store_i8(cx, place, &outputs, columns, &acc, sums, scales);
             }
         }
         first = rows.end;
@@ -154,6 +153,7 @@ pub(super) fn half(
         let vectors = rows.len() * scratch.vectors;
         let act: &[f32] = cx.scratch(portion, 0, vectors * k);
         let (mine, my_panels) = cx.share_grid(0..vectors, n.div_ceil(PANEL_OUTPUTS));
+        let alone = my_panels.len() == n.div_ceil(PANEL_OUTPUTS);
         for panel in my_panels.clone().step_by(turn) {
             let tile = panel..(panel + turn).min(my_panels.end);
             let (columns, outputs) = (tile.len() * PANEL_OUTPUTS, tail.outputs(&tile));
@@ -172,11 +172,8 @@ pub(super) fn half(
                     acc_stride: columns,
                     accumulate: false,
                 });
-                for (index, acc) in acc.chunks_exact(columns).take(count).enumerate() {
-                    let vector = vector + index;
-                    let (row, cell) = (first + vector / scratch.vectors, vector % scratch.vectors);
-                    tail.store_f32(cx, row, cell, &outputs, acc);
-                }
+                let place = Place { row: first, cell: vector, cells: count, alone };
+                tail.store_f32(cx, place, &outputs, columns, &acc);
             }
         }
         first = rows.end;
