@@ -106,9 +106,9 @@ impl<'a> Context<'a> {
         self.arena.write(self.crew.worker, offset, len)
     }
 
-    /// Values `range` of a row.
+    /// Values `range` of a row, or of those after it that lie in one piece with it ([`Context::unbroken`]).
     pub fn values<T: Pod>(&self, view: &View, row: usize, range: Range<usize>) -> &'a [T] {
-        debug_assert!(row < view.layout.rows && range.end <= view.layout.row_len);
+        debug_assert!(row * view.layout.row_len + range.end <= view.layout.len());
         let at = |row: usize| (row * view.layout.row_len + range.start) * size_of::<T>();
         match view.place {
             Place::Arena { offset, ring_rows } => {
@@ -122,9 +122,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Values `range` of a row, to write.
+    /// As [`Context::values`], to write.
     pub fn values_mut<T: Pod>(&self, view: &View, row: usize, range: Range<usize>) -> &'a mut [T] {
-        debug_assert!(row < view.layout.rows && range.end <= view.layout.row_len);
+        debug_assert!(row * view.layout.row_len + range.end <= view.layout.len());
         let Place::Arena { offset, ring_rows } = view.place else {
             unreachable!("a plan writes to the arena only");
         };

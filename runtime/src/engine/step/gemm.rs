@@ -87,6 +87,18 @@ impl<'a> Tail<'a> {
         });
     }
 
+    fn row_cells(&self) -> usize {
+        self.output.layout.row_len / self.n
+    }
+
+    /// How many of some cells, from cell `x` of a row on, lie in one piece.
+    fn run(&self, cx: &Context<'_>, row: usize, x: usize, cells: usize) -> usize {
+        let end = row + (x + cells).div_ceil(self.row_cells());
+        let views = [Some(self.output), self.residual];
+        let rows = views.into_iter().flatten().map(|view| cx.unbroken(view, row, end)).min();
+        cells.min(rows.unwrap_or(1) * self.row_cells() - x)
+    }
+
     /// Calls `store` with runs of cells whose outputs lie in one piece: single cells where other workers write the
     /// other outputs of a cell, whole rows or more where this one writes all.
     fn each_run(
@@ -97,13 +109,13 @@ impl<'a> Tail<'a> {
         columns: usize,
         store: impl Fn(usize, &FinishTile<'_>, RowsMut<'_>),
     ) {
-        let row_cells = self.output.layout.row_len / self.n;
+        let row_cells = self.row_cells();
         let mut copy = [0f32; TILE_VALUES];
         let mut done = 0;
         while done < place.cells {
             let cell = place.cell + done;
             let (row, x) = (place.row + cell / row_cells, cell % row_cells);
-            let run = if place.alone { (row_cells - x).min(place.cells - done) } else { 1 };
+            let run = if place.alone { self.run(cx, row, x, place.cells - done) } else { 1 };
             let range = x * self.n + outputs.start..(x + run - 1) * self.n + outputs.end;
             let residual = self.residual.map(|view| {
                 // Copied first: the output may lie over it.
