@@ -9,6 +9,7 @@
 mod context;
 mod error;
 mod memory;
+mod options;
 mod pool;
 mod process;
 mod profile;
@@ -32,6 +33,7 @@ use crate::plan::{Plan, Residency, Step, task_macs};
 
 pub use error::EngineError;
 pub use memory::{Holding, MemoryReport, NetworkMemory, Planned, plan_networks};
+pub use options::EngineOptions;
 pub use pool::Stopped;
 pub use process::{MARGIN_BYTES, resident_bytes};
 pub use profile::OpProfile;
@@ -43,37 +45,6 @@ use program::Program;
 /// A network of an engine, in the order in which they were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkIndex(pub usize);
-
-/// What an engine is made for.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Workers, the caller counted.
-    pub threads: usize,
-    /// Most bytes of the arena.
-    pub arena_bytes_max: usize,
-    /// Most bytes of the whole process: code, heap, arena and weights in memory.
-    pub budget_bytes: Option<u64>,
-    /// Bytes of the budget that the caller needs after load.
-    pub reserve_bytes: u64,
-    /// Bytes that the process takes without arena and weights; measured if none are given.
-    pub process_bytes: Option<u64>,
-    /// The kernels; [`Kernels::chosen`] if none are named.
-    pub kernels: Option<&'static Kernels>,
-}
-
-impl EngineOptions {
-    /// As many bytes as are fast, the best kernels.
-    pub fn new(threads: usize) -> Self {
-        EngineOptions {
-            threads,
-            arena_bytes_max: usize::MAX,
-            budget_bytes: None,
-            reserve_bytes: 0,
-            process_bytes: None,
-            kernels: None,
-        }
-    }
-}
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The engine against plain loops, and against itself with other threads, kernels, segments and tiles.
 
 mod budget;
+mod functions;
 mod naive;
 mod net;
 mod ops;

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::functions;
 use super::naive::{self, Full};
 use crate::engine::MemoryWeights;
 use crate::graph::{
@@ -185,7 +186,7 @@ impl Net {
     ) -> ValueId {
         let (activation, residual) = tail;
         for (index, value) in result.data.iter_mut().enumerate() {
-            let active = activation.map_or(*value, |function| naive::unary(function, *value));
+            let active = activation.map_or(*value, |function| functions::unary(function, *value));
             *value = active + residual.map_or(0.0, |id| self.expected[id.index()].data[index]);
         }
         let op = op(Epilogue { activation, residual: residual.is_some() });

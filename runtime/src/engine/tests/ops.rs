@@ -1,7 +1,8 @@
 //! Every op, alone and in a small UNet.
 
 use super::check;
-use super::naive::{self, Full};
+use super::functions;
+use super::naive::Full;
 use super::net::{Net, window};
 use crate::graph::{
     Binary, DType, Dim, InputScale, Op, PoolKind, ResizeMode, ShuffleOrder, Unary, ValueId, Window,
@@ -323,7 +324,8 @@ fn embeddings() {
             let (a, b) =
                 if sin_first { (Unary::Sin, Unary::Cos) } else { (Unary::Cos, Unary::Sin) };
             let data = net.full(t).data.iter().flat_map(|&t| {
-                [a, b].map(|f| values.iter().map(|x| naive::unary(f, t * x)).collect::<Vec<_>>())
+                [a, b]
+                    .map(|f| values.iter().map(|x| functions::unary(f, t * x)).collect::<Vec<_>>())
             });
             let result = Full::new(&[3, 12], data.flatten().collect());
             net.push(Op::TimestepEmbedding { frequencies, sin_first }, &[t], result)

@@ -1,0 +1,34 @@
+//! What an engine is made for.
+
+use crate::kernel::Kernels;
+
+/// What an engine is made for.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Workers, the caller counted.
+    pub threads: usize,
+    /// Most bytes of the arena.
+    pub arena_bytes_max: usize,
+    /// Most bytes of the whole process: code, heap, arena and weights in memory.
+    pub budget_bytes: Option<u64>,
+    /// Bytes of the budget that the caller needs after load.
+    pub reserve_bytes: u64,
+    /// Bytes that the process takes without arena and weights; measured if none are given.
+    pub process_bytes: Option<u64>,
+    /// The kernels; [`Kernels::chosen`] if none are named.
+    pub kernels: Option<&'static Kernels>,
+}
+
+impl EngineOptions {
+    /// As many bytes as are fast, the best kernels.
+    pub fn new(threads: usize) -> Self {
+        EngineOptions {
+            threads,
+            arena_bytes_max: usize::MAX,
+            budget_bytes: None,
+            reserve_bytes: 0,
+            process_bytes: None,
+            kernels: None,
+        }
+    }
+}
