@@ -175,6 +175,28 @@ impl Dim {
     }
 }
 
+/// As a person writes it: `77`, `b`, `hw/4`, `(3 + 2h)/8`.
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let terms: Vec<String> = MONOMIALS
+            .iter()
+            .zip(self.coefficients)
+            .filter(|&(_, c)| c != 0)
+            .map(|(&name, c)| match (name, c) {
+                ("1", c) => c.to_string(),
+                (name, 1) => name.to_owned(),
+                (name, c) => format!("{c}{name}"),
+            })
+            .collect();
+        match (terms.len(), self.divisor) {
+            (0, _) => f.write_str("0"),
+            (_, 1) => f.write_str(&terms.join(" + ")),
+            (1, divisor) => write!(f, "{}/{divisor}", terms[0]),
+            (_, divisor) => write!(f, "({})/{divisor}", terms.join(" + ")),
+        }
+    }
+}
+
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -255,6 +277,8 @@ mod tests {
         assert_eq!(mixed.bind(Binding { batch: 2, height: 10, width: 16 }), Ok(3 + 20 + 4));
         assert_eq!(Dim::fit(8, |s| Some(i64::from(s.height * s.height))), None);
         assert_eq!(Dim::fit(8, |_| Some(77)), Some(Dim::fixed(77)));
+        let shown = [mixed, Dim::fixed(77), Dim::batch()].map(|dim| dim.to_string());
+        assert_eq!(shown, ["(24 + 16h + bw)/8", "77", "b"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct GraphError {
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum Fault {
     /// Too many of something.
-    #[error("it has {actual} {what} but at most {max} are allowed")]
+    #[error("its number of {what} is {actual} but at most {max} are allowed")]
     Limit {
         /// Of what.
         what: &'static str,
@@ -61,7 +61,7 @@ pub enum Fault {
     #[error("it has no output")]
     NoOutput,
     /// Operands.
-    #[error("it has {actual} inputs but needs {expected}")]
+    #[error("its number of inputs is {actual} but must be {expected}")]
     Operands {
         /// A number or a range.
         expected: String,

@@ -210,6 +210,16 @@ pub enum PackFault {
         /// What it should be.
         what: &'static str,
     },
+    /// The pipeline's sizes contradict each other.
+    #[error("the pipeline's {what} is {actual} but must be {allowed}")]
+    PipelineSize {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        actual: String,
+        /// What it must be.
+        allowed: String,
+    },
     /// A network breaks a rule.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -225,6 +235,9 @@ pub enum PackFault {
         /// First eight digits, as computed.
         actual: String,
     },
+    /// A weight outside the range that kernels can use.
+    #[error("tensor {0:?} holds a -128, but int8 values of a pack are -127 to 127; pack it again")]
+    Weight128(String),
     /// Asked for, not there.
     #[error("it has no tensor {0:?}; pack it again")]
     NoTensor(String),

@@ -18,11 +18,11 @@
 //!
 //! # Tensors
 //!
-//! Stored types are `I8`, `U8`, `F16`, `F32` and `I32`, little-endian. Every tensor starts on a multiple of 64
+//! Stored types are `I8` (-127 to 127), `U8`, `F16`, `F32` and `I32`, little-endian. Every tensor starts on a multiple of 64
 //! bytes of the file and is a multiple of 64 bytes long. Where its values do not fill that, zeros follow them,
 //! its stored shape has one dimension, and `plantain.tensors` holds the shape that is meant. Names that begin
-//! with `plantain.pad.` are zeros that move the next tensor to a multiple of 16 KiB: the pages of a tensor
-//! that is streamed then hold nothing else. Weights lie in execution order, as panels ([`panel`]).
+//! with `plantain.pad.` are zeros that move the next tensor to a multiple of 16 KiB: a tensor that is
+//! streamed then begins a page of its own. Weights lie in execution order, as panels ([`panel`]).
 //!
 //! # Key by key
 //!
@@ -48,6 +48,7 @@
 //! keep the old file until they end. Only `map.rs` relies on this, and says so.
 
 mod build;
+mod check;
 mod error;
 mod file;
 mod header;

@@ -122,12 +122,13 @@ impl<'p> Tensor<'p> {
         hex(&self.info.sha256)
     }
 
-    /// Compares its bytes with their hash, the first time; later calls cost nothing.
+    /// Compares its bytes with their hash, and signed bytes with their range of -127..=127, the first time;
+    /// later calls cost nothing.
     ///
     /// Reads every byte, so that all of its pages become resident.
     ///
     /// # Errors
-    /// [`PackFault::Damaged`].
+    /// [`PackFault::Damaged`], [`PackFault::Weight128`].
     pub fn verify(&self) -> Result<(), PackError> {
         if self.info.verified.load(Ordering::Acquire) {
             return Ok(());
@@ -138,16 +139,26 @@ impl<'p> Tensor<'p> {
     /// As [`Tensor::verify`], even if it was found whole before.
     ///
     /// # Errors
-    /// [`PackFault::Damaged`].
+    /// [`PackFault::Damaged`], [`PackFault::Weight128`].
     pub fn verify_anew(&self) -> Result<(), PackError> {
-        self.judge(Sha256::digest(self.bytes_padded()).into())
+        let bytes = self.bytes_padded();
+        self.judge(Sha256::digest(bytes).into(), self.narrow(bytes))
     }
 
-    fn judge(&self, actual: [u8; 32]) -> Result<(), PackError> {
+    /// Whether bytes of this tensor keep to -127..=127, if they are signed: kernels add pairs of products in
+    /// 16 bits.
+    fn narrow(&self, bytes: &[u8]) -> bool {
+        self.info.dtype != TensorType::I8 || !bytes.contains(&0x80)
+    }
+
+    fn judge(&self, actual: [u8; 32], narrow: bool) -> Result<(), PackError> {
         let whole = actual == self.info.sha256;
-        self.info.verified.store(whole, Ordering::Release);
-        if whole {
+        self.info.verified.store(whole && narrow, Ordering::Release);
+        if whole && narrow {
             return Ok(());
+        }
+        if whole {
+            return Err(self.pack.error(PackFault::Weight128(self.info.name.to_string())));
         }
         Err(self.pack.error(PackFault::Damaged {
             tensor: self.info.name.to_string(),
@@ -160,22 +171,24 @@ impl<'p> Tensor<'p> {
     /// used.
     ///
     /// # Errors
-    /// [`PackFault::Damaged`].
+    /// [`PackFault::Damaged`], [`PackFault::Weight128`].
     pub fn verify_passing(&self) -> Result<(), PackError> {
         const PIECE_BYTES: usize = 1 << 20;
         if self.info.verified.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut hasher = Sha256::new();
+        let mut narrow = true;
         let mut start = self.info.stored.start as u64;
         for piece in self.bytes_padded().chunks(PIECE_BYTES) {
             let end = start + piece.len() as u64;
             self.pack.prefetch(start..end)?;
             hasher.update(piece);
+            narrow &= self.narrow(piece);
             self.pack.release(start..end)?;
             start = end;
         }
-        self.judge(hasher.finalize().into())
+        self.judge(hasher.finalize().into(), narrow)
     }
 
     /// Its values, if they are signed bytes.

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::check;
 use super::header::{Entry, Header};
 use super::layout::{HASH_AT, PREFIX, hash};
 use super::meta::{Golden, Provenance, TensorMetas, hex, unhex};
@@ -32,6 +33,12 @@ pub(super) struct Contents {
 }
 
 impl Contents {
+    /// The network of this name.
+    pub fn graph(&self, name: &str) -> Option<&Graph> {
+        self.graphs.iter().find(|graph| graph.name == name)
+    }
+
+    /// The index of a tensor.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.by_name
             .binary_search_by(|&index| (*self.tensors[index as usize].name).cmp(name))
@@ -64,9 +71,10 @@ pub(super) fn read(file: &[u8]) -> Result<Contents, PackFault> {
         header_bytes,
     };
     check_networks(&contents)?;
-    check_golden(&contents)?;
+    check::golden(&contents)?;
     if let Some(pipeline) = &contents.pipeline {
-        check_pipeline(&contents, pipeline)?;
+        check::names(&contents, pipeline)?;
+        check::sizes(&contents, pipeline)?;
     }
     Ok(contents)
 }
@@ -80,7 +88,7 @@ pub(super) fn reread<T: serde::de::DeserializeOwned>(
 }
 
 /// At most 200 characters of a text that may hold anything.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
@@ -97,7 +105,11 @@ fn sealed(file: &[u8]) -> Result<(Header, [u8; 32]), PackFault> {
     let length = u64::from_le_bytes(*length);
     let ours = rest.starts_with(PREFIX.as_bytes());
     if length > HEADER_BYTES_MAX {
-        return Err(PackFault::HeaderTooLong { bytes: length });
+        return Err(if rest.starts_with(b"{") {
+            PackFault::HeaderTooLong { bytes: length }
+        } else {
+            PackFault::NotSafetensors("it does not begin with a header".to_owned())
+        });
     }
     let expected = 8 + length;
     if expected > actual {
@@ -259,75 +271,6 @@ fn check_networks(contents: &Contents) -> Result<(), PackFault> {
         if contents.graphs[..index].iter().any(|before| before.name == graph.name) {
             return Err(PackFault::NetworkTwice(graph.name.clone()));
         }
-    }
-    Ok(())
-}
-
-fn check_golden(contents: &Contents) -> Result<(), PackFault> {
-    for golden in &contents.golden {
-        let fault = |name: &str, what| PackFault::Golden {
-            network: short(&golden.network),
-            name: short(name),
-            what,
-        };
-        let graph = contents
-            .graphs
-            .iter()
-            .find(|graph| graph.name == golden.network)
-            .ok_or_else(|| fault(&golden.network, "network"))?;
-        for name in golden.inputs.keys() {
-            graph.input(name).ok_or_else(|| fault(name, "input of it"))?;
-        }
-        for name in golden.outputs.keys() {
-            graph.output(name).ok_or_else(|| fault(name, "output of it"))?;
-        }
-        for name in golden.inputs.values().chain(golden.outputs.values()) {
-            contents.find(name).ok_or_else(|| fault(name, "tensor"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Every name that the pipeline uses stands in the pack.
-fn check_pipeline(contents: &Contents, pipeline: &PipelineSpec) -> Result<(), PackFault> {
-    let fault = |name: &str, what| PackFault::Pipeline { name: short(name), what };
-    let network = |name: &str| {
-        contents
-            .graphs
-            .iter()
-            .find(|graph| graph.name == name)
-            .ok_or_else(|| fault(name, "a network"))
-    };
-    let wiring = &pipeline.wiring;
-    let encoder = network("text_encoder")?;
-    let denoiser = network("denoiser")?;
-    let decoder = network("decoder")?;
-    let refiner = match &wiring.refiner_image {
-        Some(name) => Some((network("refiner")?, name)),
-        None => None,
-    };
-    let inputs = [
-        (encoder, Some(&wiring.text_ids)),
-        (encoder, wiring.text_mask.as_ref()),
-        (denoiser, Some(&wiring.denoiser_sample)),
-        (denoiser, Some(&wiring.denoiser_timestep)),
-        (denoiser, Some(&wiring.denoiser_states)),
-        (denoiser, wiring.denoiser_mask.as_ref()),
-        (decoder, Some(&wiring.decoder_latent)),
-    ];
-    for (graph, name) in
-        inputs.into_iter().filter_map(|(graph, name)| Some((graph, name?))).chain(refiner)
-    {
-        graph.input(name).ok_or_else(|| fault(name, "an input of its network"))?;
-    }
-    encoder
-        .output(&wiring.text_states)
-        .ok_or_else(|| fault(&wiring.text_states, "an output of text_encoder"))?;
-    for name in std::iter::once(&pipeline.tokenizer.vocabulary).chain(&pipeline.tokenizer.merges) {
-        contents
-            .find(name)
-            .filter(|&index| contents.tensors[index].dtype == TensorType::U8)
-            .ok_or_else(|| fault(name, "a U8 tensor of the tokenizer"))?;
     }
     Ok(())
 }
