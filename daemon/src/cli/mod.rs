@@ -9,6 +9,7 @@ mod bundled;
 mod completions;
 mod doctor;
 pub mod generate;
+pub mod inspect;
 pub mod machine;
 mod output;
 pub mod plan;
@@ -42,6 +43,8 @@ enum Command {
     Boards(boards::Args),
     /// Compare this machine with a board's profile and say what to do
     Doctor(doctor::Args),
+    /// Show what a pack holds: networks, shapes, sizes, precision, pipeline, licence, hash
+    Inspect(inspect::Args),
     /// Print shell completions
     Completions(completions::Args),
 }
@@ -76,6 +79,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Boards(args) => boards::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }
