@@ -26,11 +26,11 @@ pub fn output_shape(
         Op::Constant { .. } => stated.to_vec(),
         Op::MatmulI8 { k, n, .. } | Op::MatmulF16 { k, n, .. } => {
             equal("last dimension", *k as usize, last(x))?;
-            with_last(x, *n as usize)
+            with_last(x, limit(u64::from(*n))?)
         }
         Op::ConvI8 { c, n, window, .. } | Op::ConvF16 { c, n, window, .. } => {
             equal("number of channels", *c as usize, x[3])?;
-            windowed(x, window, *n as usize)?
+            windowed(x, window, limit(u64::from(*n))?)?
         }
         Op::Depthwise { window, .. } | Op::Pool { window, .. } => windowed(x, window, x[3])?,
         Op::BatchMatmul { transpose_b } => batch_matmul(x, inputs[1], *transpose_b)?,
