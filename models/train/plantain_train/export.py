@@ -28,6 +28,7 @@ class Card:
     name: str
     words: list[str]
     styles: dict[str, str]
+    default_style: str
     backgrounds: list[str] = field(default_factory=list)
     colours: list[str] = field(default_factory=list)
     steps: int = 1
@@ -139,7 +140,7 @@ def model_index(card: Card, refiner: Refiner) -> dict[str, object]:
             "lower_case": True,
             "style_template": "{prompt}, {style}",
             "styles": card.styles,
-            "default_style": next(iter(card.styles.values())),
+            "default_style": card.default_style,
             "backgrounds": card.backgrounds, "colours": card.colours,
             "words": card.words,
             "licence": card.licence, "provenance": card.provenance,

@@ -26,7 +26,7 @@ def main() -> None:
     """Command line."""
     source, emojibase, out = map(Path, sys.argv[1:4])
     pilot = json.loads((source / "pilot.json").read_text())
-    card = Card(name="plantain-icons-48", words=pilot["names"], styles=STYLES, licence="MIT OR Apache-2.0 (weights); see provenance",
+    card = Card(name="plantain-icons-48", words=pilot["names"], styles=STYLES, default_style="3d render", licence="MIT OR Apache-2.0 (weights); see provenance",
                 provenance=PROVENANCE)
     extra = [*STYLES.values(), *pilot["names"]]
     keep = text.pruned_vocabulary(text.model_folder(), [*emojibase_phrases(emojibase), *extra])
