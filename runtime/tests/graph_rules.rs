@@ -26,7 +26,8 @@ fn known_shapes() {
     let three = Window { kernel: [3, 3], stride: [2, 2], pad: [1, 1, 1, 1] };
     let x: &[usize] = &[2, 9, 8, 4];
     let order = ShuffleOrder::BlockFirst;
-    let table: Vec<(Op, Vec<&[usize]>, &[usize], Vec<usize>)> = vec![
+    type Case<'a> = (Op, Vec<&'a [usize]>, &'a [usize], Vec<usize>);
+    let table: Vec<Case<'_>> = vec![
         (conv(4, 7, three), vec![x], &[], vec![2, 5, 4, 7]),
         (Op::Pool { kind: PoolKind::Max, window: three }, vec![x], &[], vec![2, 5, 4, 4]),
         (

@@ -11,7 +11,7 @@ mod queue;
 mod simulation;
 
 pub use machine::{Cancelled, Decision, Machine, MachineLimits};
-pub use queue::{QUEUE_LENGTH_MAX, Queue};
+pub use queue::{QUEUE_LENGTH_MAX, Queue, QueueFull};
 
 use serde::{Deserialize, Serialize};
 

@@ -40,7 +40,7 @@ macro_rules! config {
 }
 
 config! {
-    /// Broker: mqtt://HOST[:PORT], or mqtts://HOST[:PORT] for TLS
+    /// Broker: mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS; the port may be left out
     #[cfg_arg(env = "PLANTAIN_BROKER")]
     broker: String = "mqtt://127.0.0.1:1883".into();
     /// This device's name in topics: letters, digits, - and _

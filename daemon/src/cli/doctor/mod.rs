@@ -227,7 +227,7 @@ fn memory(board: &Board, machine: &Machine) -> Vec<Check> {
             if available >= budget { Verdict::Good } else { Verdict::Problem },
             mebibytes(budget),
             format!("{} available", mebibytes(available)),
-            format!("stop other programs or use --budget {}M", available / 2 >> 20),
+            format!("stop other programs or use --budget {}M", (available / 2) >> 20),
         ));
     }
     checks.push(check(
