@@ -1,15 +1,15 @@
 //! `plantain serve --demo`: a broker inside the process, one prompt, one picture.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
-use tempfile::NamedTempFile;
 
+use crate::cli::output;
 use crate::mqtt::topic::Topics;
 
 /// How long the whole loop may take.
@@ -106,7 +106,7 @@ async fn ask_and_wait(demo: &Demo, topics: &Topics) -> anyhow::Result<()> {
                 .await?;
         } else if topic == topics.image() {
             println!("<- {topic} {} bytes", message.payload.len());
-            save(&message.payload, &demo.output)?;
+            output::write_whole(&demo.output, &message.payload)?;
             saved = true;
         } else if topic == topics.result() {
             println!("<- {topic} {}", String::from_utf8_lossy(&message.payload));
@@ -117,15 +117,4 @@ async fn ask_and_wait(demo: &Demo, topics: &Topics) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-}
-
-fn save(image: &[u8], path: &Path) -> anyhow::Result<()> {
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let save = || -> std::io::Result<()> {
-        let file = NamedTempFile::new_in(folder)?;
-        std::fs::write(file.path(), image)?;
-        file.persist(path).map(drop).map_err(|error| error.error)
-    };
-    save().with_context(|| format!("{} cannot be written", path.display()))
 }

@@ -11,7 +11,7 @@ mod doctor;
 pub mod generate;
 pub mod inspect;
 pub mod machine;
-mod output;
+pub mod output;
 pub mod plan;
 pub mod serve;
 

@@ -10,8 +10,12 @@ pub fn start(level: &str, format: &str) {
     let mut builder = env_logger::Builder::new();
     // Everything passes here; `set_level` decides, so that it can change while the daemon runs.
     builder.filter_level(LevelFilter::Trace);
-    for noisy in ["rumqttc", "rumqttd", "rustls", "mio", "tokio"] {
+    for noisy in ["rumqttc", "rustls", "mio", "tokio"] {
         builder.filter_module(noisy, LevelFilter::Warn);
+    }
+    // The demo's broker tells every packet, as errors; what matters shows at its clients.
+    for silent in ["rumqttd", "tracing"] {
+        builder.filter_module(silent, LevelFilter::Off);
     }
     builder.format(move |out, record| {
         if json {
