@@ -269,7 +269,7 @@ fn a_pack_whose_parts_do_not_fit_is_refused() {
     refuse(graphs(), change("/tokenizer/vocabulary", json!("frequencies")), "frequencies");
     refuse(graphs(), change("/prediction", json!("flow")), "Flow");
     refuse(graphs(), change("/steps_default", json!(0)), "0 denoising steps");
-    refuse(graphs(), change("/size/default", json!([20, 16])), "20x16");
+    refuse(graphs(), change("/size/default", json!([20, 16])), "20 but must be a multiple of 8");
     let mut without = graphs();
     without.as_array_mut().unwrap().remove(2);
     refuse(without, spec(), "decoder");
