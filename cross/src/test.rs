@@ -19,6 +19,9 @@ pub enum Missing {
 /// Processors whose instructions differ in what our kernels use: none, SDOT and fp16, all.
 const CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
 
+/// The board that is emulated as a whole: the one with the least memory.
+const SMALL_BOARD: &str = "rpi-zero2w";
+
 /// Runs every check; `rest` goes to the closing `cargo test`.
 pub fn run(rest: &[String], missing: Missing) -> Result<()> {
     let absent = prepare(missing)?;
@@ -41,13 +44,13 @@ pub fn run(rest: &[String], missing: Missing) -> Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings")
             .run()
     })?;
+    step("binaries", || Run::cargo().args(["build", "--release", "--workspace", "--bins"]).run())?;
     let mut variables = vec![
         ("PLANTAIN_BIN", workspace::release_binary("plantain")),
         ("PLANTAIN_PACK_BIN", workspace::release_binary("plantain-pack")),
-        ("PLANTAIN_PYTHON", workspace::venv_binary("python")),
     ];
-    if absent.contains(&"Python for tests") {
-        variables.pop();
+    if !absent.contains(&"Python for tests") {
+        variables.push(("PLANTAIN_PYTHON", workspace::venv_binary("python")));
     }
     if !absent.contains(&"ARM compiler and emulator") {
         step("ARM under emulation", || {
@@ -55,7 +58,6 @@ pub fn run(rest: &[String], missing: Missing) -> Result<()> {
             Ok(())
         })?;
     }
-    step("binaries", || Run::cargo().args(["build", "--release", "--workspace", "--bins"]).run())?;
     Run::cargo().args(["test", "--release", "--workspace"]).args(rest).envs(variables).run()
 }
 
@@ -74,18 +76,19 @@ fn prepare(missing: Missing) -> Result<Vec<&'static str>> {
     Ok(absent)
 }
 
-/// Runs the runtime's own tests as ARM code on each processor, and builds the ARM binary for the tests to come.
+/// Runs the runtime's own tests as ARM code on each processor, draws the same picture on each, and boots a small board
+/// that draws it, serves it over MQTT and loses its power. Returns variables for the tests to come.
 fn arm() -> Result<Vec<(&'static str, PathBuf)>> {
+    let board = plantain_boards::find(SMALL_BOARD)?;
     let (target, toolchain) = setup::arm()?;
     let emulator = compile::emulator(&target)?;
+    let expected = qemu::user::host_picture()?;
+    let binary = compile::target(&target, "release")?;
     for cpu in CPUS {
         qemu::user::runtime_tests(&target, toolchain, cpu)?;
+        qemu::user::same_picture(&target, &binary, cpu, &expected)?;
     }
-    toolchain
-        .cargo(&target, "build")
-        .args(["--release", "--quiet", "--package", "plantain-daemon", "--no-default-features"])
-        .run()?;
-    let binary = toolchain.output_dir(&target, "release").join("plantain");
+    qemu::whole(board, &binary, board.ram_bytes, &expected)?;
     Ok(vec![("PLANTAIN_AARCH64_BIN", binary), ("PLANTAIN_QEMU_AARCH64", emulator)])
 }
 

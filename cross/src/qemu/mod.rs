@@ -16,8 +16,9 @@ pub use system::bundled_pack;
 use crate::compile::{self, Toolchain};
 use crate::setup::{self, debian};
 use crate::target::Target;
-use crate::workspace;
 use anyhow::{Result, bail};
+use plantain_boards::Board;
+use std::path::{Path, PathBuf};
 
 /// What `cargo xtask qemu` is asked for.
 #[derive(clap::Args)]
@@ -30,6 +31,9 @@ pub struct Options {
     /// Memory of the emulated machine in MiB; the board's own without it.
     #[arg(long, value_name = "MIB")]
     pub ram: Option<u64>,
+    /// Test this binary, against target/release/plantain as it stands, instead of building both.
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
 }
 
 /// Tests a board's binary on the emulated board.
@@ -39,18 +43,26 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("{} is {}: only 64-bit ARM boards are emulated here", board.name, board.triple);
     }
     let target = Target::of_board(&board)?;
-    let toolchain = Toolchain::ensure(&target)?;
-    user::runtime_tests(&target, toolchain, &board.qemu.user_cpu)?;
-    let binary = compile::cross(&board, "release")?;
-    compile::host()?;
-    let folder = workspace::target_dir().join("qemu");
-    let here = workspace::release_binary("plantain");
-    let expected = user::host_picture(&here, &folder.join("host.png"))?;
-    user::same_picture(&board, &target, &binary, &expected)?;
+    let binary = match &options.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => {
+            let toolchain = Toolchain::ensure(&target)?;
+            user::runtime_tests(&target, toolchain, &board.qemu.user_cpu)?;
+            compile::host()?;
+            compile::target(&target, "release")?
+        }
+    };
+    let expected = user::host_picture()?;
+    user::same_picture(&target, &binary, &board.qemu.user_cpu, &expected)?;
     if options.user_only {
         return Ok(());
     }
-    debian::ensure(&setup::SYSTEM_EMULATION_PACKAGES)?;
     let ram_bytes = options.ram.map_or(board.ram_bytes, |mebibytes| mebibytes << 20);
-    system::run(&board, &binary, ram_bytes, &expected)
+    whole(&board, &binary, ram_bytes, &expected)
+}
+
+/// Tests a board's binary on the whole emulated board.
+pub fn whole(board: &Board, binary: &Path, ram_bytes: u64, expected: &str) -> Result<()> {
+    debian::ensure(&setup::SYSTEM_EMULATION_PACKAGES)?;
+    system::run(board, binary, ram_bytes, expected)
 }

@@ -5,7 +5,6 @@ use crate::compile::{self, Toolchain};
 use crate::target::Target;
 use crate::workspace;
 use anyhow::{Context, Result, bail};
-use plantain_boards::Board;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -26,15 +25,15 @@ pub fn runtime_tests(target: &Target, toolchain: Toolchain, cpu: &str) -> Result
         .with_context(|| format!("the runtime's tests on an emulated {cpu}"))
 }
 
-/// Draws with the host's binary and returns the file's hash.
-pub fn host_picture(binary: &Path, to: &Path) -> Result<String> {
-    draw(Run::new(binary), to)
+/// Draws with this machine's own binary and returns the file's hash.
+pub fn host_picture() -> Result<String> {
+    let to = workspace::target_dir().join("qemu/host.png");
+    draw(Run::new(workspace::release_binary("plantain")), &to)
 }
 
-/// Draws with the board's binary on the board's processor and compares the file with the host's.
-pub fn same_picture(board: &Board, target: &Target, binary: &Path, expected: &str) -> Result<()> {
-    let cpu = &board.qemu.user_cpu;
-    let to = workspace::target_dir().join(format!("qemu/{}.png", board.name));
+/// Draws with a board's binary on an emulated processor and compares the file with the host's.
+pub fn same_picture(target: &Target, binary: &Path, cpu: &str, expected: &str) -> Result<()> {
+    let to = workspace::target_dir().join(format!("qemu/{cpu}.png"));
     let emulated = Run::new(compile::emulator(target)?).args(["-cpu", cpu]).arg(binary);
     let hash = draw(emulated, &to).with_context(|| format!("drawing on an emulated {cpu}"))?;
     if hash != expected {
@@ -49,6 +48,7 @@ pub fn same_picture(board: &Board, target: &Target, binary: &Path, expected: &st
 
 fn draw(plantain: Run, to: &Path) -> Result<String> {
     std::fs::create_dir_all(to.parent().context("a picture lies in a folder")?)?;
+    let plantain = plantain.dir(workspace::root());
     plantain.args(["generate", PROMPT, "--seed", SEED, "-o"]).arg(to).output()?;
     let bytes = std::fs::read(to).with_context(|| format!("{} was not drawn", to.display()))?;
     Ok(hash(&bytes))
