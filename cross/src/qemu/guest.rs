@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 const MODULES: [&str; 10] = [
     "net/core/failover",
     "drivers/net/net_failover",
-    "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",

@@ -128,12 +128,13 @@ impl Bench<'_> {
             ),
         );
         let mut talk =
-            broker.subscribe(&[&format!("{DEVICE}/result"), &format!("{DEVICE}/progress")])?;
+            broker.subscribe(&[&format!("{DEVICE}/result"), &format!("{DEVICE}/status")])?;
         let picture =
             broker.next_payload(&format!("{DEVICE}/image"), &self.folder.join("mqtt.png"))?;
         let board = self.boot("serve", &job)?;
+        talk.wait_for(&["/status", "\"idle\""], PATIENCE)?;
         broker.publish(&format!("{DEVICE}/prompt"), &prompt("first", SEED))?;
-        talk.wait_for(&["/result", "\"first\"", "\"ok\""], PATIENCE)?;
+        talk.wait_for(&["/result", "\"first\"", "\"done\""], PATIENCE)?;
         let drawn = hash(&picture.wait(PATIENCE)?);
         if drawn != expected {
             bail!("the picture that came over MQTT is {drawn}, this machine drew {expected}");
@@ -141,10 +142,10 @@ impl Bench<'_> {
         println!("{}: a prompt over MQTT was answered with the same picture", self.board.title);
 
         broker.publish(&format!("{DEVICE}/prompt"), &prompt("second", "8"))?;
-        talk.wait_for(&["/progress", "\"second\""], PATIENCE)?;
+        talk.wait_for(&["/status", "\"drawing\""], PATIENCE)?;
         board.kill()?;
         let board = self.boot("serve", &job)?;
-        talk.wait_for(&["/result", "\"second\"", "\"ok\""], PATIENCE)?;
+        talk.wait_for(&["/result", "\"second\"", "\"done\""], PATIENCE)?;
         talk.listen(SECOND_ANSWER);
         let answers = talk
             .log()
