@@ -177,7 +177,7 @@ fn bad_packs_are_one_clear_sentence() {
     let place = 8 + header + (whole.len() - header) / 2;
     flipped[place] ^= 1;
     std::fs::write(&bad, &flipped).unwrap();
-    attempt("a flipped bit", "hash");
+    attempt("a flipped bit", "SHA-256");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What the tests that cross crates share: the built binaries, and memory cgroups.
+//! What the tests that cross crates share: the built binaries, memory cgroups, small packs.
 
 pub mod cgroup;
 pub mod command;
+pub mod packs;

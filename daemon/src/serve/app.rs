@@ -1,6 +1,6 @@
 //! The event loop's state and what it does on each event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
@@ -24,6 +24,8 @@ use crate::mqtt::topic::{Incoming, Topics};
 
 /// Version of every payload's layout.
 pub const PAYLOAD_VERSION: u32 = 1;
+/// Group prompts that may wait, unacknowledged, for a place in the queue.
+const POSTPONED_MAX: usize = 1024;
 /// Longest correlation data that is kept.
 const CORRELATION_BYTES_MAX: usize = 256;
 
@@ -42,6 +44,8 @@ pub struct App {
     pub(super) publishing: Publishing,
     /// Group mode: prompts that are acknowledged when they are answered.
     pub(super) held: HashMap<String, Vec<Delivery>>,
+    /// Group mode: prompts that came while the queue was full. A broker may send more than the receive maximum after a reconnect.
+    pub(super) postponed: VecDeque<Message>,
     pub(super) packet_bytes_max: Option<u32>,
     pub(super) counters: Counters,
     pub(super) model: Model,
@@ -65,6 +69,7 @@ impl App {
             Event::Lost(reason) => {
                 self.publishing.clear();
                 self.held.clear();
+                self.postponed.clear();
                 if !self.ending {
                     log::warn!("no connection to {}: {reason}", self.config.broker);
                 }
@@ -154,6 +159,9 @@ impl App {
                 } else {
                     self.connection.acknowledge(message.delivery);
                 }
+            }
+            Decision::Full { .. } if grouped && self.postponed.len() < POSTPONED_MAX => {
+                self.postponed.push_back(message)
             }
             Decision::Full { capacity } => {
                 let reason = format!(
@@ -346,6 +354,9 @@ impl App {
                     }
                 }
                 self.draw_next();
+                for message in std::mem::take(&mut self.postponed) {
+                    self.prompt(message, true);
+                }
                 self.publish_status();
             }
         }

@@ -1,6 +1,6 @@
 //! The process around the event loop: lock, signals, watchdog, start and end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -228,6 +228,7 @@ fn start(config: Config, artist: Box<dyn Artist>, model: Model) -> anyhow::Resul
         drawer: Drawer::start(artist)?,
         publishing: Publishing::default(),
         held: HashMap::new(),
+        postponed: VecDeque::new(),
         packet_bytes_max: None,
         counters: Counters::default(),
         model,
