@@ -106,6 +106,14 @@ pub struct Reply {
     pub correlation_hex: Option<String>,
 }
 
+impl Reply {
+    /// The correlation data as bytes.
+    pub fn correlation(&self) -> Option<Vec<u8>> {
+        let hex = self.correlation_hex.as_ref()?;
+        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()).collect()
+    }
+}
+
 /// One accepted prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {

@@ -569,14 +569,6 @@ impl App {
     }
 }
 
-impl Reply {
-    /// The correlation data as bytes.
-    pub fn correlation(&self) -> Option<Vec<u8>> {
-        let hex = self.correlation_hex.as_ref()?;
-        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()).collect()
-    }
-}
-
 fn sender_of(parsed: &PromptMessage, message: &Message) -> String {
     let property = || {
         message.properties.iter().find(|(key, _)| key == "client").map(|(_, value)| value.clone())
