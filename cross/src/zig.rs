@@ -19,12 +19,13 @@ pub fn ensure(target: &str) -> Result<()> {
     .context("the static targets are linked by zig")?;
     let folder = workspace::target_dir().join("zig");
     std::fs::create_dir_all(&folder)?;
-    let own = std::env::current_exe()?;
+    // A copy: building the workspace may replace this program's own file while it runs.
+    let own = std::path::Path::new("/proc/self/exe");
     for tool in ["cc", "ar"] {
         let path = folder.join(format!("{target}-{tool}"));
         // Another path may have built this tool before.
         let _ = std::fs::remove_file(&path);
-        std::os::unix::fs::symlink(&own, &path)?;
+        std::fs::copy(own, &path)?;
     }
     Ok(())
 }
