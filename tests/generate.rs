@@ -1,9 +1,10 @@
 //! `plantain generate` as a user runs it: same bytes everywhere, refusals, no network, a full disk.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use plantain_tests::command::{Ended, pack, plantain, root, run, run_with};
 use sha2::{Digest, Sha256};
@@ -27,10 +28,11 @@ fn draw(words: &[OsString], folder: &Path, more: &[&str]) -> String {
     sha256(&std::fs::read(path).unwrap())
 }
 
-/// The smallest budget that works, as the refusal of a smaller one states it.
-fn smallest_budget(folder: &Path) -> String {
+/// The smallest budget that works with so many threads, as the refusal of a smaller one states it.
+fn smallest_budget(folder: &Path, threads: &str) -> String {
     let path = folder.join("none.png");
-    let ended = run(["generate", PROMPT, "--budget", "1M", "-o", path.to_str().unwrap()]);
+    let out = path.to_str().unwrap();
+    let ended = run(["generate", PROMPT, "--budget", "1M", "--threads", threads, "-o", out]);
     assert_eq!(ended.code, Some(2), "{}", ended.err);
     assert!(!path.exists(), "a refused picture was written");
     let words: Vec<&str> = ended.err.split_whitespace().collect();
@@ -43,22 +45,14 @@ fn same_bytes_with_any_threads_budget_and_kernels() {
     let folder = tempfile::tempdir().unwrap();
     let native = [plantain().into_os_string()];
     let golden = draw(&native, folder.path(), &[]);
-    let smallest = smallest_budget(folder.path());
-    println!("smallest budget {smallest}");
-    for more in [
-        &["--threads", "1"][..],
-        &["--threads", "2"],
-        &["--threads", "3"],
-        &["--budget", "1G"],
-        &["--budget", &smallest, "--threads", "1"],
-        &["--budget", &smallest, "--threads", "2"],
-    ] {
-        if more.contains(&smallest.as_str()) && more.contains(&"2") {
-            // The statement holds for the default number of threads; fewer threads need no more.
-            continue;
-        }
-        assert_eq!(draw(&native, folder.path(), more), golden, "{more:?}");
+    for threads in ["1", "2", "3"] {
+        assert_eq!(draw(&native, folder.path(), &["--threads", threads]), golden, "{threads}");
+        let smallest = smallest_budget(folder.path(), threads);
+        println!("smallest budget with {threads} threads: {smallest}");
+        let budgeted = ["--threads", threads, "--budget", &smallest];
+        assert_eq!(draw(&native, folder.path(), &budgeted), golden, "{threads} in {smallest}");
     }
+    assert_eq!(draw(&native, folder.path(), &["--budget", "1G"]), golden, "1G");
     let scalar = ["env".into(), "PLANTAIN_KERNELS=scalar".into(), plantain().into_os_string()];
     assert_eq!(draw(&scalar, folder.path(), &[]), golden, "scalar kernels");
 }
@@ -148,6 +142,30 @@ fn bad_requests_are_one_clear_sentence() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
 }
 
+/// Runs `generate -` with this on standard input.
+fn draw_stdin(input: &[u8], path: &Path) -> Ended {
+    let mut command = Command::new(plantain());
+    command.args(["generate", "-", "--seed", "7", "-o"]).arg(path).env("PLANTAIN_PACK", pack());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn a_prompt_may_come_from_standard_input_and_a_huge_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.png");
+    assert_refused(&draw_stdin(&vec![b'a'; 10 << 20], &path), "10485760 bytes", "10 MiB");
+    assert_refused(&draw_stdin(b"\xff\xfe\n", &path), "UTF-8", "binary");
+    assert_refused(&draw_stdin(b"\n", &path), "empty", "an empty line");
+    assert!(!path.exists(), "a refused picture was written");
+    let ended = draw_stdin(format!("{PROMPT}\n").as_bytes(), &path);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let hash = sha256(&std::fs::read(path).unwrap());
+    assert_eq!(hash, draw(&[plantain().into_os_string()], folder.path(), &[]));
+}
+
 #[test]
 fn bad_packs_are_one_clear_sentence() {
     let folder = tempfile::tempdir().unwrap();
@@ -200,6 +218,7 @@ fn a_full_disk_leaves_no_half_picture() {
     assert!(mount(&["umount"]), "the small file system is still mounted");
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("cannot be written"), "{}", ended.err);
+    assert!(ended.err.contains("free some space"), "{}", ended.err);
     assert_eq!(left, 0, "half a picture was left behind");
 }
 
@@ -217,6 +236,8 @@ fn json_says_what_it_cost() {
         "2",
         "--seed",
         "5",
+        "--budget",
+        "64M",
     ]);
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
@@ -231,6 +252,7 @@ fn json_says_what_it_cost() {
             "seconds",
             "peak_rss_bytes",
             "arena_bytes",
+            "budget_bytes",
             "cpu_seconds",
             "pack_sha256",
         ] {

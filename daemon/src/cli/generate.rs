@@ -1,12 +1,13 @@
 //! `plantain generate`: a prompt in, picture files out.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use plantain::image::eink::Palette;
+use plantain::pipeline::tokenizer::{PROMPT_BYTES_MAX, PromptError, check_prompt};
 use plantain::pipeline::{Options, Picture, Pipeline, Progress, Request};
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ const COUNT_MAX: u32 = 1000;
 /// Arguments of `plantain generate`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to draw
+    /// What to draw; - reads it from standard input
     #[arg(required_unless_present = "list_words")]
     prompt: Option<OsString>,
     /// Picture file; its extension is the encoding unless --format names one
@@ -142,10 +143,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn prompt_text(prompt: &std::ffi::OsStr) -> anyhow::Result<String> {
-    match prompt.to_str() {
-        Some(text) => Ok(text.to_owned()),
-        None => Err(Refusal("the prompt is not UTF-8; write it in UTF-8".into()).into()),
+    let bytes = match prompt.as_encoded_bytes() {
+        b"-" => from_stdin()?,
+        bytes => bytes.to_vec(),
+    };
+    check_prompt(&bytes).map(str::to_owned).map_err(refuse)
+}
+
+/// Standard input without the end of its last line; never more of it in memory than a prompt may have.
+fn from_stdin() -> anyhow::Result<Vec<u8>> {
+    let (mut input, mut bytes) = (std::io::stdin().lock(), Vec::new());
+    input.by_ref().take(PROMPT_BYTES_MAX as u64 + 2).read_to_end(&mut bytes)?;
+    let total = bytes.len() as u64 + std::io::copy(&mut input, &mut std::io::sink())?;
+    if total > bytes.len() as u64 {
+        return Err(refuse(PromptError::TooLong { bytes: total as usize }));
     }
+    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Ok(text.strip_suffix(b"\r").unwrap_or(text).to_vec())
 }
 
 fn format_of(args: &Args) -> anyhow::Result<Format> {

@@ -1,6 +1,6 @@
 //! Files that appear whole or not at all.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::Refusal;
@@ -36,7 +36,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.as_file().set_permissions(permissions)?;
         file.persist(path).map(drop).map_err(|error| error.error)
     };
-    write().map_err(|error| anyhow::anyhow!("{} cannot be written: {error}", path.display()))
+    write().map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space",
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "choose another -o",
+            _ => "look at the disk, or choose another -o",
+        };
+        let number = error.raw_os_error().or_else(|| {
+            error.get_ref()?.source()?.downcast_ref::<std::io::Error>()?.raw_os_error()
+        });
+        let reason = number.map(std::io::Error::from_raw_os_error).unwrap_or(error);
+        let (path, bytes) = (path.display(), bytes.len());
+        anyhow::anyhow!("{path} ({bytes} bytes) cannot be written: {reason}; {advice}")
+    })
 }
 
 /// `apple.png` for one picture; `apple-1.png`, `apple-2.png` for several.
