@@ -79,10 +79,15 @@ struct Converter<'a> {
 impl Converter<'_> {
     fn shape(&self, outlet: OutletId) -> TractResult<Vec<usize>> {
         let fact = self.model.outlet_fact(outlet)?;
-        fact.shape
-            .as_concrete()
-            .map(<[usize]>::to_vec)
-            .ok_or_else(|| format_err!("{} has no fixed shape", self.model.node(outlet.node).name))
+        fact.shape.as_concrete().map(<[usize]>::to_vec).ok_or_else(|| {
+            let node = self.model.node(outlet.node);
+            format_err!(
+                "node {:?}: the size of its output depends on values ({}), which no plan can hold; \
+                     export the network without it",
+                node.name,
+                node.op.name()
+            )
+        })
     }
 
     fn element(&self, outlet: OutletId) -> TractResult<Element> {
