@@ -6,14 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use plantain::hash::sha256;
 use plantain_tests::command::{Ended, pack, plantain, root, run, run_with};
-use sha2::{Digest, Sha256};
 
 const PROMPT: &str = "a red apple";
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 fn draw(words: &[OsString], folder: &Path, more: &[&str]) -> String {
     let path = folder.join("picture.png");
@@ -25,7 +21,7 @@ fn draw(words: &[OsString], folder: &Path, more: &[&str]) -> String {
         .collect();
     let ended = run_with(words, args);
     assert_eq!(ended.code, Some(0), "{more:?}: {}", ended.err);
-    sha256(&std::fs::read(path).unwrap())
+    sha256(std::fs::read(path).unwrap())
 }
 
 /// The smallest budget that works with so many threads, as the refusal of a smaller one states it.
@@ -162,7 +158,7 @@ fn a_prompt_may_come_from_standard_input_and_a_huge_one_is_refused() {
     assert!(!path.exists(), "a refused picture was written");
     let ended = draw_stdin(format!("{PROMPT}\n").as_bytes(), &path);
     assert_eq!(ended.code, Some(0), "{}", ended.err);
-    let hash = sha256(&std::fs::read(path).unwrap());
+    let hash = sha256(std::fs::read(path).unwrap());
     assert_eq!(hash, draw(&[plantain().into_os_string()], folder.path(), &[]));
 }
 

@@ -36,10 +36,7 @@ fn shows_what_a_pack_holds() {
     assert_eq!(layers.iter().find(|layer| layer["name"] == "q").unwrap()["parameters"], 256);
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(json["bytes"], bytes.len());
-    use sha2::Digest;
-    let sha256: String =
-        sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(json["sha256"], sha256);
+    assert_eq!(json["sha256"], plantain::hash::sha256(&bytes));
 }
 
 #[test]

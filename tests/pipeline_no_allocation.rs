@@ -65,7 +65,8 @@ fn nothing_is_allocated_while_a_picture_is_drawn() {
     assert_eq!((boxed[0], ASKED.swap(0, Ordering::SeqCst)), (1, 1), "the allocator does not count");
 
     // Three LCM steps with guidance: two texts, added noise, decoder and refiner.
-    let request = Request { style: Some("red".to_owned()), ..Request::new("apple") };
+    let style = Some("red".to_owned());
+    let request = Request { style, preview: true, ..Request::new("apple") };
     for threads in 1..=3 {
         let mut calls = 0;
         let whole = open(threads).generate(&request, &mut |_| {

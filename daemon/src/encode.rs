@@ -4,14 +4,16 @@ use clap::ValueEnum;
 use plantain::image::eink::{Dither, Indexed, Palette};
 use plantain::image::{self, ImageError};
 use plantain::pipeline::Picture;
+use serde::{Deserialize, Serialize};
 
-use crate::job::Format;
+use crate::job::{Drawing, Format};
 
 /// Quality of JPEG files if none is named.
 pub const JPEG_QUALITY: u8 = 90;
 
 /// How colours between those of a palette are approached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum DitherChoice {
     /// The nearest colour.
     None,
@@ -38,13 +40,13 @@ pub struct Encoding {
 }
 
 impl Encoding {
-    /// A format with everything else as usual.
-    pub fn of(format: Format, include_prompt: bool) -> Self {
+    /// What a job asks for. A palette that does not parse, which no prompt passes with, is none.
+    pub fn of(drawing: &Drawing, include_prompt: bool) -> Self {
         Encoding {
-            format,
+            format: drawing.format,
             quality: JPEG_QUALITY,
-            palette: None,
-            dither: DitherChoice::default(),
+            palette: Palette::parse(&drawing.palette).ok(),
+            dither: drawing.dither,
             include_prompt,
         }
     }

@@ -13,3 +13,5 @@ pub mod job;
 pub mod mqtt;
 pub mod report;
 pub mod serve;
+pub mod size;
+mod sysfs;

@@ -2,12 +2,6 @@
 
 use plantain::pipeline::Picture;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-
-/// SHA-256 in lower-case hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// Seed, steps, size, tokens, seconds by stage, memory, processor time, pack.
 pub fn facts(picture: &Picture) -> Map<String, Value> {

@@ -35,7 +35,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`units`], [`rng`] | bytes as people write them; noise from a seed |
+//! | [`units`], [`hash`], [`rng`] | bytes and hashes as people write them; noise from a seed |
 //! | [`graph`] | what a network computes: ops over values |
 //! | [`pack`] | the file: mapped, verified, never trusted |
 //! | [`kernel`] | one ISA's code for one op, chosen once, with a plain reference |
@@ -57,6 +57,7 @@
 pub mod arena;
 pub mod engine;
 pub mod graph;
+pub mod hash;
 pub mod image;
 pub mod kernel;
 pub mod pack;

@@ -11,7 +11,7 @@ use plantain::engine::{Engine, EngineOptions, NetworkIndex, OpProfile};
 use plantain::graph::{Binding, DType, Graph, bind_shape};
 use plantain::kernel::{GemmI8Args, Kernels};
 use plantain::pack::Pack;
-use plantain::pipeline::{Options, Pipeline, Request};
+use plantain::pipeline::{Options, Pipeline, Request, peak_rss_bytes};
 use plantain::rng;
 use serde_json::{Value, json};
 
@@ -246,12 +246,6 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn round(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
-}
-
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 fn print(out: &mut impl Write, value: &Value) -> std::io::Result<()> {

@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use plantain::image::eink::Palette;
+use plantain::pack::Pack;
 use plantain::pipeline::tokenizer::{PROMPT_BYTES_MAX, PromptError, check_prompt};
 use plantain::pipeline::{Options, Picture, Pipeline, Progress, Request};
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use super::machine::MachineChoice;
 use super::{PackChoice, Refusal, output, refuse};
 use crate::encode::{DitherChoice, Encoding, JPEG_QUALITY};
 use crate::job::Format;
-use crate::mqtt::message::parse_size;
+use crate::size;
 
 /// Pictures of one call.
 const COUNT_MAX: u32 = 1000;
@@ -46,7 +48,7 @@ pub struct Args {
     /// A style of the pack, or none; see `plantain inspect` [default: the pack's]
     #[arg(long)]
     style: Option<String>,
-    /// Picture size in pixels [default: the pack's]
+    /// Picture size in pixels, or small, default, large, portrait, landscape [default: the pack's]
     #[arg(long, value_name = "WxH")]
     size: Option<String>,
     /// Pictures, with seeds that count up
@@ -95,10 +97,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         dither: args.dither,
         include_prompt: !args.no_prompt_in_file,
     };
+    let pack = Pack::open(&pack).map_err(refuse)?;
     let size = match &args.size {
-        Some(text) => Some(parse_size(text).ok_or_else(|| {
-            Refusal(format!("--size is {text:?}; write it as WIDTHxHEIGHT, such as 128x128"))
-        })?),
+        Some(text) => {
+            let spec = &pack.pipeline().map_err(refuse)?.size;
+            let wrong = |need| Refusal(format!("--size is {text:?}; {need}"));
+            Some(size::parse(text, spec).map_err(wrong)?)
+        }
         None => None,
     };
     let machine = args.machine.settle()?;
@@ -108,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         size,
         guidance_scale: args.guidance,
     };
-    let mut pipeline = Pipeline::open(&pack, options).map_err(refuse)?;
+    let mut pipeline = Pipeline::new(Arc::new(pack), options).map_err(refuse)?;
     let seed = args.seed.unwrap_or_else(random_seed);
     let mut pictures = Vec::new();
     for index in 0..args.count {
@@ -120,6 +125,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             steps: args.steps,
             guidance_scale: args.guidance,
             size,
+            preview: false,
         };
         let bar = Bar::new(args.json, index, args.count);
         let picture =
@@ -184,7 +190,7 @@ fn format_of(args: &Args) -> anyhow::Result<Format> {
 }
 
 fn list_words(pack: &Path) -> anyhow::Result<()> {
-    let pack = plantain::pack::Pack::open(pack).map_err(refuse)?;
+    let pack = Pack::open(pack).map_err(refuse)?;
     let words = &pack.pipeline().map_err(refuse)?.words;
     if words.is_empty() {
         return Err(Refusal("this pack's vocabulary is open: it lists no words".into()).into());
@@ -222,7 +228,7 @@ fn say(path: &Path, picture: &Picture) {
 fn facts(path: &Path, bytes: &[u8], picture: &Picture) -> Value {
     let mut value = crate::report::facts(picture);
     value.insert("file".into(), path.display().to_string().into());
-    value.insert("image_sha256".into(), crate::report::sha256(bytes).into());
+    value.insert("image_sha256".into(), plantain::hash::sha256(bytes).into());
     value.insert("image_bytes".into(), bytes.len().into());
     Value::Object(value)
 }

@@ -1,5 +1,7 @@
 //! The machine's share: budget, threads, and a board's defaults for them.
 
+use plantain_boards::Board;
+
 use super::Refusal;
 
 /// Arguments that several commands share.
@@ -11,20 +13,20 @@ pub struct MachineChoice {
     /// Threads that compute [default: the board's, else one a CPU]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: Option<u32>,
-    /// Board whose defaults hold, see `plantain boards`
+    /// Board whose defaults hold, see `plantain boards`, or a profile of your own: FILE.toml
     #[arg(long, value_name = "NAME", env = "PLANTAIN_BOARD")]
     pub board: Option<String>,
 }
 
 /// What holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     /// Of the whole process.
     pub budget_bytes: Option<u64>,
     /// That compute.
     pub threads: Option<usize>,
-    /// Name of the board, if one was named.
-    pub board: Option<String>,
+    /// The board, if one was named.
+    pub board: Option<Board>,
 }
 
 impl MachineChoice {
@@ -35,7 +37,7 @@ impl MachineChoice {
     pub fn settle(&self) -> anyhow::Result<Machine> {
         let board = match &self.board {
             Some(name) => {
-                Some(plantain_boards::find(name).map_err(|error| Refusal(error.to_string()))?)
+                Some(plantain_boards::load(name).map_err(|error| Refusal(error.to_string()))?)
             }
             None => None,
         };
@@ -44,12 +46,12 @@ impl MachineChoice {
                 plantain::units::parse_bytes(text)
                     .map_err(|error| Refusal(format!("--budget: {error}")))?,
             ),
-            None => board.map(|board| board.defaults.budget_bytes),
+            None => board.as_ref().map(|board| board.defaults.budget_bytes),
         };
         let threads = self
             .threads
-            .map(|threads| threads as usize)
-            .or(board.map(|board| board.defaults.threads as usize));
-        Ok(Machine { budget_bytes, threads, board: board.map(|board| board.name.clone()) })
+            .or(board.as_ref().map(|board| board.defaults.threads))
+            .map(|threads| threads as usize);
+        Ok(Machine { budget_bytes, threads, board })
     }
 }

@@ -1,6 +1,6 @@
 //! `plantain serve`: the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plantain::pipeline::{Options, Pipeline};
 
@@ -9,8 +9,12 @@ use super::{Refusal, find_bundled_pack, refuse};
 use crate::serve::artist::PipelineArtist;
 use crate::serve::config::{Config, Layer};
 use crate::serve::logger;
-use crate::serve::run::{self, Sources};
+use crate::serve::run::{self, Parts, Sources};
+use crate::serve::sensors::Sensors;
 use crate::serve::status::Model;
+
+/// What the package installs.
+const UNIT: &str = include_str!("../../packaging/plantain.service");
 
 /// Arguments of `plantain serve`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +28,9 @@ pub struct Args {
     /// Print all settings as a commented TOML file, and stop
     #[arg(long)]
     print_config: bool,
+    /// Print the systemd unit with MemoryMax set to the budget, and stop
+    #[arg(long)]
+    print_unit: bool,
     /// Start a broker inside the process, draw one prompt through it, save the picture, and stop
     #[cfg(feature = "demo")]
     #[arg(long)]
@@ -51,21 +58,26 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         print!("{}", config.print());
         return Ok(());
     }
+    if args.print_unit {
+        print!("{}", unit(&config)?);
+        return Ok(());
+    }
     logger::start(&config.log_level, &config.log_format);
     #[cfg(feature = "demo")]
     let demo = if args.demo { Some(demo(&args, &mut config)?) } else { None };
-    let (artist, model) = open(&mut config)?;
+    let (artist, model, sensors) = open(&mut config)?;
     if args.check {
         run::check(&config)?;
         println!("the settings are usable");
         return Ok(());
     }
+    let parts = Parts { artist, model, sensors };
     #[cfg(feature = "demo")]
     if let Some((demo, _folder)) = demo {
         let topics = crate::mqtt::topic::Topics::new(&config.base, &config.device, &config.group);
-        return run::run(&sources, config, artist, model, crate::demo::ask(demo, topics));
+        return run::run(&sources, config, parts, crate::demo::ask(demo, topics));
     }
-    run::run(&sources, config, artist, model, std::future::pending())
+    run::run(&sources, config, parts, std::future::pending())
 }
 
 /// The demo's broker and a state folder that goes when it ends.
@@ -84,17 +96,33 @@ fn demo(
     Ok((crate::demo::Demo { port, prompt, output }, folder))
 }
 
-/// Opens the pack with the board's defaults where the settings name none.
-fn open(config: &mut Config) -> anyhow::Result<(Box<PipelineArtist>, Model)> {
-    if config.pack.as_os_str().is_empty() {
-        config.pack = find_bundled_pack()?;
-    }
-    let choice = MachineChoice {
+/// The packaged unit, with the budget as the limit that the kernel keeps.
+fn unit(config: &Config) -> anyhow::Result<String> {
+    let Some(budget_bytes) = machine_choice(config).settle()?.budget_bytes else {
+        let message = "there is no budget to set MemoryMax to; name one with --budget 64M or a board with --board";
+        return Err(Refusal(message.into()).into());
+    };
+    let limited = |line: &str| match line.starts_with("MemoryMax=") {
+        true => format!("MemoryMax={budget_bytes}\n"),
+        false => format!("{line}\n"),
+    };
+    Ok(UNIT.lines().map(limited).collect())
+}
+
+fn machine_choice(config: &Config) -> MachineChoice {
+    MachineChoice {
         budget: (!config.budget.is_empty()).then(|| config.budget.clone()),
         threads: (config.threads > 0).then_some(config.threads),
         board: (!config.board.is_empty()).then(|| config.board.clone()),
-    };
-    let machine = choice.settle()?;
+    }
+}
+
+/// Opens the pack with the board's defaults where the settings name none.
+fn open(config: &mut Config) -> anyhow::Result<(Box<PipelineArtist>, Model, Sensors)> {
+    if config.pack.as_os_str().is_empty() {
+        config.pack = find_bundled_pack()?;
+    }
+    let machine = machine_choice(config).settle()?;
     let options = Options {
         budget_bytes: machine.budget_bytes,
         threads: machine.threads,
@@ -105,14 +133,17 @@ fn open(config: &mut Config) -> anyhow::Result<(Box<PipelineArtist>, Model)> {
         name: config.pack.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         sha256: pipeline.pack().hash(),
         styles: pipeline.spec().styles.iter().map(|style| style.name.clone()).collect(),
-        board: machine.board.unwrap_or_else(|| "generic".into()),
+        sizes: pipeline.spec().size.clone(),
+        board: machine.board.as_ref().map_or_else(|| "generic".into(), |board| board.name.clone()),
         accelerators: Vec::new(),
         budget_bytes: machine.budget_bytes.unwrap_or(0),
     };
-    if !config.style.is_empty() && !model.styles.contains(&config.style) {
-        let message =
-            format!("style is {:?}; the pack has {}", config.style, model.styles.join(", "));
+    if !config.style.is_empty() && !model.has_style(&config.style) {
+        let message = format!("style is {:?}; there are {}", config.style, model.style_list());
         return Err(Refusal(message).into());
     }
-    Ok((Box::new(PipelineArtist::new(pipeline, config)), model))
+    run::rules(config, &model).map_err(refuse)?;
+    let sensors = Sensors::find(machine.board.as_ref(), Path::new("/"));
+    let artist = PipelineArtist::new(pipeline, config, sensors.clone());
+    Ok((Box::new(artist), model, sensors))
 }

@@ -132,6 +132,7 @@ impl Journal {
             file.sync_data().map_err(io("synced"))?;
         }
         file.seek(SeekFrom::Start(valid as u64)).map_err(io("read"))?;
+        release_pages(&file);
         Ok((Journal { path, file, bytes: valid as u64, bytes_max }, records))
     }
 
@@ -157,6 +158,7 @@ impl Journal {
             }
             return Err(self.error("written")(source));
         }
+        release_pages(&self.file);
         self.bytes = needed;
         Ok(())
     }
@@ -187,6 +189,7 @@ impl Journal {
         self.file =
             temporary.persist(&self.path).map_err(|error| self.error("renamed")(error.error))?;
         sync_folder(&folder).map_err(self.error("synced"))?;
+        release_pages(&self.file);
         self.bytes = bytes;
         Ok(())
     }
@@ -199,6 +202,14 @@ impl Journal {
     fn error(&self, action: &'static str) -> impl FnOnce(io::Error) -> JournalError + use<> {
         let path = self.path.clone();
         move |source| JournalError::Io { path, action, source }
+    }
+}
+
+/// Lets the page cache of a file go, which counts in the process's memory group: pages on disk at once, others are on
+/// their way there and go when this is called again.
+pub fn release_pages(file: &File) {
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        log::debug!("the page cache of a file stays: {error}");
     }
 }
 

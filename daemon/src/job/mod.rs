@@ -15,6 +15,8 @@ pub use queue::{QUEUE_LENGTH_MAX, Queue, QueueFull};
 
 use serde::{Deserialize, Serialize};
 
+use crate::encode::DitherChoice;
+
 /// What a picture is encoded as.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum,
@@ -84,6 +86,15 @@ pub struct Drawing {
     pub count: u32,
     /// Encoding.
     pub format: Format,
+    /// Colours of an e-ink panel; empty: all.
+    #[serde(default)]
+    pub palette: String,
+    /// How colours between those of the palette are approached.
+    #[serde(default)]
+    pub dither: DitherChoice,
+    /// Whether the picture is shown as it stands with each step's progress.
+    #[serde(default)]
+    pub preview: bool,
 }
 
 /// Who asked, and under which name: two prompts with the same identity are one job.

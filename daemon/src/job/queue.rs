@@ -92,6 +92,11 @@ impl Queue {
         at.map(|at| self.places.remove(at)).is_some()
     }
 
+    /// All that wait, the next first.
+    pub fn names(&self) -> std::vec::Vec<String> {
+        self.places.iter().map(|place| place.job.clone()).collect()
+    }
+
     /// How many jobs are drawn before this one; `None` if it does not wait.
     pub fn position(&self, job: &str) -> Option<usize> {
         self.places.iter().position(|place| place.job == job)

@@ -168,6 +168,9 @@ fn job(identity: &Identity, now: u64, priority: i8) -> Job {
         size: None,
         count: 1,
         format: Format::Png,
+        palette: String::new(),
+        dither: Default::default(),
+        preview: false,
     };
     let job = format!("{}-{}", identity.id, now);
     let identity = Some(identity.clone());

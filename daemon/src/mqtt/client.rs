@@ -4,17 +4,17 @@
 //! one and the journal decides what is sent again, so that there is one place that knows what was answered.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectReturnCode, DisconnectReasonCode, LastWill, Packet, PubAckReason, Publish,
-    PublishProperties, SubscribeReasonCode,
+    LastWill, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions, StateError};
+use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::reason::{explain, is_taken_over};
 use super::tls::{self, TlsError};
 use crate::serve::config::Config;
 
@@ -38,15 +38,30 @@ pub struct Outbound {
     pub correlation: Option<Vec<u8>>,
     /// MQTT 5 user properties.
     pub properties: Vec<(String, String)>,
-    /// Comes back in [`Event::Delivered`] when the broker has it.
+    /// Comes back in [`Event::Sent`] when it has left, and in [`Event::Delivered`] when the broker has it.
     pub token: Option<u64>,
     /// Sent at most once instead: progress.
     pub at_most_once: bool,
 }
 
+impl Outbound {
+    /// An upper bound of the packet's size: MQTT 5, 3.3.
+    pub fn packet_bytes(&self) -> usize {
+        let properties: usize =
+            self.properties.iter().map(|(key, value)| 5 + key.len() + value.len()).sum();
+        let content_type = self.content_type.map_or(0, |kind| 3 + kind.len() + 2);
+        let correlation = self.correlation.as_ref().map_or(0, |data| 3 + data.len());
+        // Type and length, topic, packet id, length of the properties.
+        let fixed = 5 + 2 + self.topic.len() + 2 + 4;
+        fixed + properties + content_type + correlation + self.payload.len()
+    }
+}
+
 /// A received message.
 #[derive(Clone, Debug)]
 pub struct Message {
+    /// When it was read.
+    pub received: Instant,
     /// Where it was sent.
     pub topic: String,
     /// What.
@@ -82,8 +97,10 @@ pub enum Event {
     },
     /// A message came.
     Message(Box<Message>),
-    /// The broker has a message; false if it refused it.
-    Delivered(u64, bool),
+    /// A message has left through the socket.
+    Sent(u64),
+    /// The broker has a message, or will never have it: it refused it, or it is larger than the broker takes.
+    Delivered(u64),
     /// It is gone, or could not be made; the next call of [`Connection::next`] waits and tries again.
     Lost(String),
 }
@@ -110,6 +127,9 @@ pub struct Connection {
     handed: VecDeque<Option<u64>>,
     /// Sent and not acknowledged, by packet id.
     in_flight: HashMap<u16, Option<u64>>,
+    packet_bytes_max: Option<u32>,
+    /// Tokens of messages that are too large for the broker.
+    too_large: VecDeque<u64>,
 }
 
 /// Makes connections, one after another. It is a task of its own because rumqttc's `poll` must not be cancelled while it connects.
@@ -159,7 +179,7 @@ impl Connection {
     ) -> Result<Self, TlsError> {
         let (host, port, is_tls) = config.broker_address().unwrap_or_default();
         let mut options = MqttOptions::new(config.client_id(), host, port);
-        options.set_keep_alive(Duration::from_secs(u64::from(config.keep_alive_seconds.max(5))));
+        options.set_keep_alive(Duration::from_secs(u64::from(config.keep_alive_seconds)));
         options.set_clean_start(false);
         options.set_session_expiry_interval(Some(config.session_expiry_seconds));
         options.set_manual_acks(true);
@@ -192,6 +212,8 @@ impl Connection {
             outbox: VecDeque::new(),
             handed: VecDeque::new(),
             in_flight: HashMap::new(),
+            packet_bytes_max: None,
+            too_large: VecDeque::new(),
         })
     }
 
@@ -200,20 +222,33 @@ impl Connection {
         self.connected
     }
 
-    /// Subscribes, at least once. Retained messages of normal subscriptions come too and are told apart by their flag.
-    pub fn subscribe(&self, filter: &str) {
+    /// Subscribes, at least once or at most once. Retained messages of normal subscriptions come too and are told apart by
+    /// their flag.
+    pub fn subscribe(&self, filter: &str, at_most_once: bool) {
         let Some(client) = &self.client else { return };
-        if let Err(error) = client.try_subscribe(filter, QoS::AtLeastOnce) {
+        let qos = if at_most_once { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        if let Err(error) = client.try_subscribe(filter, qos) {
             log::warn!("the subscription to {filter} could not be requested: {error}");
         }
     }
 
-    /// Sends a message; if the connection is gone, it is dropped, and what matters is sent again by the journal.
+    /// Sends a message; if the connection is gone, it is dropped, and what matters is sent again by the journal. One that the
+    /// broker cannot take is dropped with a warning: sending it would end the connection, each time.
     pub fn publish(&mut self, message: Outbound) {
-        if self.connected {
-            self.outbox.push_back(message);
-            self.pump();
+        if !self.connected {
+            return;
         }
+        let (bytes, max) = (message.packet_bytes(), self.packet_bytes_max);
+        if let Some(max) = max.filter(|&max| bytes > max as usize) {
+            log::warn!(
+                "a message for {} has {bytes} bytes but the broker takes {max}; raise its limit",
+                message.topic
+            );
+            self.too_large.extend(message.token);
+            return;
+        }
+        self.outbox.push_back(message);
+        self.pump();
     }
 
     /// Messages and acknowledgements that are on their way to the broker.
@@ -281,6 +316,9 @@ impl Connection {
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             self.pump();
+            if let Some(token) = self.too_large.pop_front() {
+                return Some(Event::Delivered(token));
+            }
             match self.raw.recv().await? {
                 Raw::Fresh(client) => self.client = Some(client),
                 Raw::Event(event) => {
@@ -300,6 +338,7 @@ impl Connection {
         self.outbox.clear();
         self.handed.clear();
         self.in_flight.clear();
+        self.too_large.clear();
         Event::Lost(explain(error))
     }
 
@@ -308,7 +347,7 @@ impl Connection {
             rumqttc::v5::Event::Outgoing(Outgoing::Publish(packet)) if packet != 0 => {
                 let token = self.handed.pop_front().flatten();
                 self.in_flight.insert(packet, token);
-                None
+                token.map(Event::Sent)
             }
             rumqttc::v5::Event::Outgoing(Outgoing::Disconnect) => {
                 self.connected = false;
@@ -326,6 +365,7 @@ impl Connection {
                 self.number += 1;
                 let packet_bytes_max =
                     ack.properties.and_then(|properties| properties.max_packet_size);
+                self.packet_bytes_max = packet_bytes_max;
                 Some(Event::Connected { packet_bytes_max })
             }
             Packet::PubAck(ack) => {
@@ -339,10 +379,7 @@ impl Connection {
                         ack.reason
                     );
                 }
-                self.in_flight
-                    .remove(&ack.pkid)
-                    .flatten()
-                    .map(|token| Event::Delivered(token, fine))
+                self.in_flight.remove(&ack.pkid).flatten().map(Event::Delivered)
             }
             Packet::SubAck(ack) => {
                 for code in ack.return_codes {
@@ -362,6 +399,7 @@ impl Connection {
     fn message(&self, publish: Publish) -> Message {
         let properties = publish.properties.clone().unwrap_or_default();
         Message {
+            received: Instant::now(),
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,
@@ -374,30 +412,33 @@ impl Connection {
     }
 }
 
-fn is_taken_over(error: &ConnectionError) -> bool {
-    let taken_over = DisconnectReasonCode::SessionTakenOver;
-    matches!(error, ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) if *reason_code == taken_over)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn explain(error: &ConnectionError) -> String {
-    match error {
-        _ if is_taken_over(error) => {
-            "another client has connected with this client id; give each daemon its own device or client_id".to_owned()
-        }
-        ConnectionError::ConnectionRefused(
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
-        ) => {
-            "the broker refused this user name and password; check username and password".to_owned()
-        }
-        ConnectionError::ConnectionRefused(code) => {
-            format!("the broker refused the connection: {code:?}")
-        }
-        ConnectionError::Tls(error) => {
-            format!("TLS failed: {error}; check ca_file, client_cert and the broker's name")
-        }
-        ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "nobody listens at the broker's address".to_owned()
-        }
-        error => error.to_string(),
+    #[test]
+    fn a_packet_is_never_larger_than_its_bound() {
+        use rumqttc::v5::mqttbytes::v5::Publish as Wire;
+        let message = Outbound {
+            topic: "plantain/kitchen/image".into(),
+            payload: vec![7; 300],
+            content_type: Some("image/png"),
+            correlation: Some(vec![1; 20]),
+            properties: vec![("job".into(), "j".repeat(40)), ("index".into(), "0".into())],
+            ..Outbound::default()
+        };
+        let properties = PublishProperties {
+            payload_format_indicator: Some(0),
+            correlation_data: message.correlation.clone().map(Into::into),
+            user_properties: message.properties.clone(),
+            content_type: message.content_type.map(str::to_owned),
+            ..PublishProperties::default()
+        };
+        let (topic, payload) = (message.topic.clone(), message.payload.clone());
+        let mut wire = Wire::new(topic, QoS::AtLeastOnce, payload, Some(properties));
+        wire.pkid = 9;
+        let bytes = wire.size();
+        let bound = message.packet_bytes();
+        assert!((bytes..bytes + 8).contains(&bound), "{bytes} bytes, bound {bound}");
     }
 }

@@ -1,8 +1,13 @@
 //! Payloads, version 1. The JSON Schema files in `daemon/schemas/` describe the same; tests hold them together.
 
+use plantain::image::eink::Palette;
+use plantain::pipeline::SizeSpec;
 use serde::{Deserialize, Serialize};
 
+use crate::encode::DitherChoice;
 use crate::job::{Drawing, Format};
+use crate::serve::status::Model;
+use crate::size;
 
 /// What stands in `prompt` messages: JSON with these keys, or plain text, which is `{"prompt": TEXT}`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -31,7 +36,7 @@ pub struct PromptMessage {
     /// A style of the pack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
-    /// `"WxH"` or `[w, h]`.
+    /// `"WxH"`, `[w, h]`, or one of [`size::PRESETS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<SizeMessage>,
     /// Pictures, with seeds that count up.
@@ -40,16 +45,25 @@ pub struct PromptMessage {
     /// Encoding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// Colours of an e-ink panel: `bw`, `acep7`, or 2 to 16 as `#rrggbb,#rrggbb`; empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub palette: Option<String>,
+    /// How colours between those of the palette are approached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dither: Option<DitherChoice>,
     /// Higher goes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i8>,
+    /// Send the picture as it stands with each step's progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<bool>,
 }
 
 /// A size in pixels.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum SizeMessage {
-    /// `"128x96"`
+    /// `"128x96"`, or a name such as `"landscape"`
     Text(String),
     /// `[128, 96]`
     Pair([u32; 2]),
@@ -74,6 +88,16 @@ pub struct PromptRules {
     pub steps: Option<u32>,
     /// If the prompt names none.
     pub guidance: Option<f32>,
+    /// If the prompt names none.
+    pub size: Option<[u32; 2]>,
+    /// If the prompt names none; empty: all colours.
+    pub palette: String,
+    /// If the prompt names none.
+    pub dither: DitherChoice,
+    /// If the prompt does not say.
+    pub preview: bool,
+    /// The pack's sizes.
+    pub sizes: SizeSpec,
 }
 
 /// Longest `id`, `client` or style in bytes.
@@ -111,6 +135,7 @@ pub fn parse_prompt(payload: &[u8], rules: &PromptRules) -> Result<PromptMessage
         ("id", &message.id, NAME_BYTES_MAX),
         ("client", &message.client, NAME_BYTES_MAX),
         ("style", &message.style, NAME_BYTES_MAX),
+        ("palette", &message.palette, NAME_BYTES_MAX),
     ] {
         if let Some(text) = value {
             check_text(key, text, usize::from(key == "id"), max)?;
@@ -138,7 +163,8 @@ impl PromptMessage {
     /// # Errors
     /// One sentence for the sender: what is out of bounds, with both numbers.
     pub fn drawing(&self, rules: &PromptRules, seed: u64) -> Result<Drawing, String> {
-        let size = self.size.as_ref().map(SizeMessage::pixels).transpose()?;
+        let asked = self.size.as_ref().map(|size| size.pixels(&rules.sizes)).transpose()?;
+        let size = asked.or(rules.size);
         if let Some([width, height]) = size {
             let pixels = u64::from(width) * u64::from(height);
             if pixels == 0 || pixels > rules.pixels_max {
@@ -164,6 +190,12 @@ impl PromptMessage {
         {
             return Err(format!("guidance is {guidance} but 0 to 50 are allowed"));
         }
+        let palette = self.palette.clone().unwrap_or_else(|| rules.palette.clone());
+        if !palette.is_empty()
+            && let Err(error) = Palette::parse(&palette)
+        {
+            return Err(format!("palette: {error}"));
+        }
         Ok(Drawing {
             prompt: self.prompt.trim().to_owned(),
             negative: self.negative.clone().unwrap_or_default(),
@@ -174,25 +206,22 @@ impl PromptMessage {
             size,
             count,
             format: self.format.unwrap_or(rules.format),
+            palette,
+            dither: self.dither.unwrap_or(rules.dither),
+            preview: self.preview.unwrap_or(rules.preview),
         })
     }
 }
 
 impl SizeMessage {
-    fn pixels(&self) -> Result<[u32; 2], String> {
+    fn pixels(&self, sizes: &SizeSpec) -> Result<[u32; 2], String> {
         match self {
             SizeMessage::Pair(pair) => Ok(*pair),
             SizeMessage::Text(text) => {
-                parse_size(text).ok_or_else(|| format!("size is {text:?}; write it as \"128x128\""))
+                size::parse(text, sizes).map_err(|need| format!("size is {text:?}; {need}"))
             }
         }
     }
-}
-
-/// Reads `WxH`.
-pub fn parse_size(text: &str) -> Option<[u32; 2]> {
-    let (width, height) = text.split_once(['x', 'X'])?;
-    Some([width.trim().parse().ok()?, height.trim().parse().ok()?])
 }
 
 /// What stands in `cancel` messages: JSON with one of these, or plain text, which is a job or an id.
@@ -254,7 +283,7 @@ impl SetMessage {
     ///
     /// # Errors
     /// One sentence if a value is out of bounds; nothing is changed then.
-    pub fn apply(&self, rules: &mut PromptRules, styles: &[String]) -> Result<(), String> {
+    pub fn apply(&self, rules: &mut PromptRules, model: &Model) -> Result<(), String> {
         if let Some(steps) = self.steps
             && steps > rules.steps_max
         {
@@ -267,9 +296,9 @@ impl SetMessage {
         }
         if let Some(style) = &self.style
             && !style.is_empty()
-            && !styles.contains(style)
+            && !model.has_style(style)
         {
-            return Err(format!("style is {style:?}; the pack has {}", styles.join(", ")));
+            return Err(format!("style is {style:?}; there are {}", model.style_list()));
         }
         if let Some(style) = &self.style {
             rules.style = (!style.is_empty()).then(|| style.clone());
@@ -298,6 +327,11 @@ mod tests {
             style: Some("flat".into()),
             steps: None,
             guidance: None,
+            size: None,
+            palette: String::new(),
+            dither: DitherChoice::default(),
+            preview: false,
+            sizes: Model::nameless().sizes,
         }
     }
 
@@ -316,6 +350,9 @@ mod tests {
             (Some([128, 96]), 3, Some("flat"))
         );
         assert_eq!(plain.drawing(&rules(), 9).unwrap().seed, 9);
+        let json = parse_prompt(br#"{"prompt": "a", "size": "large", "palette": "bw"}"#, &rules());
+        let drawing = json.unwrap().drawing(&rules(), 9).unwrap();
+        assert_eq!((drawing.size, &*drawing.palette), (Some([256, 256]), "bw"));
     }
 
     #[test]
@@ -336,6 +373,8 @@ mod tests {
         assert!(error(br#"{"prompt": "a", "size": "1x1x1"}"#).contains("1x1x1"));
         assert!(error(br#"{"prompt": "a", "size": [4096, 4096]}"#).contains("16777216 pixels"));
         assert!(error(br#"{"prompt": "a", "guidance": -1}"#).contains("guidance"));
+        assert!(error(br#"{"prompt": "a", "size": "huge"}"#).contains("portrait"));
+        assert!(error(br#"{"prompt": "a", "palette": "pink"}"#).contains("palette"));
         let deep = format!("{{\"prompt\": {}", "[".repeat(3000));
         assert!(error(deep.as_bytes()).contains("not a prompt"));
     }
@@ -343,16 +382,17 @@ mod tests {
     #[test]
     fn set_changes_all_or_nothing() {
         let mut rules = rules();
-        let styles = ["flat".to_owned(), "3d".to_owned()];
+        let styles = vec!["flat".to_owned(), "3d".to_owned()];
+        let model = Model { styles, ..Model::nameless() };
         let set = |payload: &str| SetMessage::parse(payload.as_bytes()).unwrap();
         assert!(
             set(r#"{"steps": 3, "style": "oil"}"#)
-                .apply(&mut rules, &styles)
+                .apply(&mut rules, &model)
                 .unwrap_err()
                 .contains("oil")
         );
         assert_eq!(rules.steps, None);
-        set(r#"{"steps": 3, "style": "3d", "guidance": 0}"#).apply(&mut rules, &styles).unwrap();
+        set(r#"{"steps": 3, "style": "3d", "guidance": 0}"#).apply(&mut rules, &model).unwrap();
         assert_eq!(
             (rules.steps, rules.style.as_deref(), rules.guidance),
             (Some(3), Some("3d"), None)

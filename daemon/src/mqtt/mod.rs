@@ -4,5 +4,6 @@
 
 pub mod client;
 pub mod message;
+mod reason;
 pub mod tls;
 pub mod topic;

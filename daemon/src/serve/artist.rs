@@ -5,11 +5,13 @@ use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plantain::pipeline::{Picture, Pipeline, Request};
+use plantain::image::{self, Marking};
+use plantain::pipeline::{Picture, Pipeline, Preview, Request};
 use serde_json::{Map, Value, json};
 
 use super::config::Config;
-use super::drawer::{Artist, DrawError, Drawn};
+use super::drawer::{Artist, DrawError, Drawn, Step};
+use super::sensors::Sensors;
 use crate::encode::Encoding;
 use crate::job::{Format, Job};
 use crate::report;
@@ -20,13 +22,15 @@ pub struct PipelineArtist {
     include_prompt: bool,
     deny_command: String,
     deny_limit: Duration,
+    sensors: Sensors,
 }
 
 impl PipelineArtist {
     /// Draws with this pipeline.
-    pub fn new(pipeline: Pipeline, config: &Config) -> Self {
+    pub fn new(pipeline: Pipeline, config: &Config, sensors: Sensors) -> Self {
         PipelineArtist {
             pipeline,
+            sensors,
             include_prompt: config.include_prompt,
             deny_command: config.deny_command.clone(),
             deny_limit: Duration::from_secs(u64::from(config.deny_seconds_max)),
@@ -39,14 +43,15 @@ impl Artist for PipelineArtist {
         &mut self,
         job: &Job,
         image_bytes_max: usize,
-        progress: &mut dyn FnMut(u32, u32) -> bool,
+        progress: &mut dyn FnMut(Option<Step>) -> bool,
     ) -> Result<Drawn, DrawError> {
         let drawing = &job.drawing;
         if !self.deny_command.is_empty() {
             allowed(&self.deny_command, &drawing.prompt, self.deny_limit)
                 .map_err(DrawError::Failed)?;
         }
-        let encoding = Encoding::of(drawing.format, self.include_prompt);
+        let encoding = Encoding::of(drawing, self.include_prompt);
+        let meter = self.sensors.meter();
         let mut images = Vec::new();
         let mut facts = Map::new();
         let mut listed = Vec::new();
@@ -59,16 +64,19 @@ impl Artist for PipelineArtist {
                 steps: drawing.steps,
                 guidance_scale: drawing.guidance,
                 size: drawing.size,
+                preview: drawing.preview,
             };
             let mut said = 0;
             let mut observe = |now: plantain::pipeline::Progress| {
-                let goes_on = if now.step > said {
-                    said = now.step;
-                    progress(index * now.steps + now.step, drawing.count * now.steps)
-                } else {
-                    progress(0, 0)
-                };
-                if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                // With previews a step is told with its picture, but for the last, which has none.
+                let is_due = !drawing.preview || now.preview.is_some() || now.step == now.steps;
+                let step = (now.step > said && is_due).then(|| Step {
+                    done: index * now.steps + now.step,
+                    all: drawing.count * now.steps,
+                    preview: now.preview.and_then(|preview| encoded(preview, request.seed)),
+                });
+                said = if step.is_some() { now.step } else { said };
+                if progress(step) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
             let picture = self.pipeline.generate(&request, &mut observe).map_err(|error| {
                 if error.is_cancelled() {
@@ -77,13 +85,20 @@ impl Artist for PipelineArtist {
                     DrawError::Failed(error.to_string())
                 }
             })?;
+            let encode = Instant::now();
             let (format, image) =
                 fitting(&encoding, &picture, image_bytes_max).map_err(DrawError::Failed)?;
+            let encode = encode.elapsed().as_secs_f64();
             listed.push(json!({
-                "seed": request.seed, "format": format, "bytes": image.len(), "sha256": report::sha256(&image),
+                "seed": request.seed, "format": format, "bytes": image.len(), "sha256": plantain::hash::sha256(&image),
             }));
-            add(&mut facts, report::facts(&picture));
+            let mut these = report::facts(&picture);
+            these["seconds"]["encode"] = json!((encode * 1e6).round() / 1e6);
+            add(&mut facts, these);
             images.push((format, image));
+        }
+        if let Some(joules) = meter.and_then(|meter| meter.joules()) {
+            facts.insert("joules".into(), json!((joules * 1e3).round() / 1e3));
         }
         facts.remove("threads");
         facts.insert("count".into(), drawing.count.into());
@@ -91,6 +106,16 @@ impl Artist for PipelineArtist {
         facts.insert("images".into(), Value::Array(listed));
         Ok(Drawn { images, facts })
     }
+}
+
+/// JPEG quality of previews.
+const PREVIEW_QUALITY: u8 = 50;
+
+/// A preview as a small JPEG file that says that it is generated; `None` if it cannot be encoded.
+fn encoded(preview: Preview<'_>, seed: u64) -> Option<Vec<u8>> {
+    let size = [preview.width, preview.height];
+    let marking = Marking { seed, size, ..Marking::default() };
+    preview.to_pixels().encode(image::Format::Jpeg { quality: PREVIEW_QUALITY }, &marking).ok()
 }
 
 /// JPEG qualities that are tried where a picture is larger than may be sent.
@@ -168,8 +193,11 @@ fn allowed(command: &str, prompt: &str, limit: Duration) -> Result<(), String> {
         .spawn()
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A command that decides without reading closes its end; that is its business.
-        let _ = stdin.write_all(prompt.as_bytes());
+        // On a thread of its own, because a command may not read. One that decides without reading closes its end.
+        let text = prompt.to_owned();
+        std::thread::spawn(move || {
+            let _ = stdin.write_all(text.as_bytes());
+        });
     }
     let start = Instant::now();
     loop {
@@ -195,7 +223,9 @@ mod tests {
         let limit = Duration::from_secs(10);
         assert_eq!(allowed("! grep -qi dragon", "a cat", limit), Ok(()));
         assert!(allowed("! grep -qi dragon", "a Dragon", limit).unwrap_err().contains("not allow"));
-        assert!(allowed("sleep 5", "a cat", Duration::from_millis(20)).is_err());
+        let start = Instant::now();
+        assert!(allowed("exec sleep 9", &"x".repeat(1 << 20), Duration::from_millis(20)).is_err());
+        assert!(start.elapsed() < Duration::from_secs(5));
         assert_eq!(allowed("exit 0", &"x".repeat(1 << 20), limit), Ok(()));
     }
 

@@ -6,8 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use plantain::image::eink::Palette;
 use serde::{Deserialize, Serialize};
 
+use crate::encode::DitherChoice;
 use crate::job::{Format, QUEUE_LENGTH_MAX};
 
 macro_rules! config {
@@ -79,7 +81,7 @@ config! {
     budget: String = String::new();
     /// Threads that draw; 0: the board's default
     threads: u32 = 0;
-    /// Board profile for defaults, see `plantain boards`; empty: generic
+    /// Board for defaults and sensors, see `plantain boards`, or a profile FILE.toml; empty: generic
     #[cfg_arg(env = "PLANTAIN_BOARD")]
     board: String = String::new();
     /// Folder of the journal, the kept answers and the lock
@@ -116,6 +118,15 @@ config! {
     /// Encoding of pictures if the prompt names none
     #[cfg_arg(value_enum)]
     format: Format = Format::Png;
+    /// Colours if the prompt names none: bw, acep7, or 2 to 16 as #rrggbb,#rrggbb; empty: all
+    palette: String = String::new();
+    /// How colours between those of a palette are approached
+    #[cfg_arg(value_enum)]
+    dither: DitherChoice = DitherChoice::default();
+    /// Size if the prompt names none: WxH, small, default, large, portrait or landscape; empty: the pack's
+    size: String = String::new();
+    /// Send the picture as it stands with each step's progress, if the prompt does not say
+    preview: bool = false;
     /// Style if the prompt names none; empty: the pack's
     style: String = String::new();
     /// Denoising steps if the prompt names none; 0: the pack's
@@ -241,11 +252,14 @@ impl Config {
             ("status_seconds", u64::from(self.status_seconds)),
             ("reconnect_seconds_max", u64::from(self.reconnect_seconds_max)),
             ("deny_seconds_max", u64::from(self.deny_seconds_max)),
-            ("keep_alive_seconds", u64::from(self.keep_alive_seconds)),
         ] {
             if number == 0 {
                 return value(key, "0".into(), "choose 1 or more");
             }
+        }
+        if self.keep_alive_seconds < 5 {
+            let seconds = self.keep_alive_seconds.to_string();
+            return value("keep_alive_seconds", seconds, "choose 5 or more");
         }
         for (key, text) in [
             ("answers_bytes_max", &self.answers_bytes_max),
@@ -267,6 +281,11 @@ impl Config {
         }
         if !["text", "json"].contains(&self.log_format.as_str()) {
             return value("log_format", self.log_format.clone(), "choose text or json");
+        }
+        if !self.palette.is_empty()
+            && let Err(error) = Palette::parse(&self.palette)
+        {
+            return value("palette", self.palette.clone(), &error.to_string());
         }
         if !self.guidance.is_finite() || self.guidance < 0.0 {
             return value("guidance", self.guidance.to_string(), "choose 0 or more");

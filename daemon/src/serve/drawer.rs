@@ -33,10 +33,37 @@ pub enum DrawError {
     Failed(String),
 }
 
+/// A step that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Steps done.
+    pub done: u32,
+    /// Steps in all.
+    pub all: u32,
+    /// The picture so far, as a JPEG file, if it was asked for.
+    pub preview: Option<Vec<u8>>,
+}
+
+/// When a job was drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The thread took it up.
+    pub started: Instant,
+    /// Its pictures were encoded, or it had failed.
+    pub ready: Instant,
+}
+
+impl Times {
+    /// Milliseconds from the receipt of a prompt to the start.
+    pub fn start_ms(&self, received: Instant) -> f64 {
+        self.started.saturating_duration_since(received).as_secs_f64() * 1e3
+    }
+}
+
 /// What draws.
 pub trait Artist: Send {
-    /// Draws a job; a picture may have `image_bytes_max` bytes. `progress(step, steps)` is called often; `steps` is above 0 where a step has ended; false asks
-    /// to stop.
+    /// Draws a job; a picture may have `image_bytes_max` bytes. `progress` is called often, with a step where one has ended;
+    /// false asks to stop.
     ///
     /// # Errors
     /// [`DrawError`] if it was stopped or cannot be drawn.
@@ -44,7 +71,7 @@ pub trait Artist: Send {
         &mut self,
         job: &Job,
         image_bytes_max: usize,
-        progress: &mut dyn FnMut(u32, u32) -> bool,
+        progress: &mut dyn FnMut(Option<Step>) -> bool,
     ) -> Result<Drawn, DrawError>;
 }
 
@@ -55,17 +82,15 @@ pub enum Report {
     Progress {
         /// Of which job.
         job: String,
-        /// Steps done.
-        step: u32,
-        /// Steps in all.
-        steps: u32,
+        /// Which one.
+        step: Step,
     },
     /// A job has ended.
     Ended {
         /// Which.
         job: String,
-        /// Milliseconds from the hand-over to the start of drawing.
-        start_ms: f64,
+        /// When.
+        times: Times,
         /// How.
         result: Result<Drawn, DrawError>,
     },
@@ -75,7 +100,6 @@ pub enum Report {
 struct Order {
     job: Job,
     image_bytes_max: usize,
-    handed: Instant,
 }
 
 /// The event loop's end of the drawer.
@@ -112,8 +136,7 @@ impl Drawer {
     pub fn hand(&self, job: Job, image_bytes_max: usize) -> bool {
         self.stop.store(false, Ordering::Release);
         let Some(jobs) = &self.jobs else { return false };
-        let order = Order { job, image_bytes_max, handed: Instant::now() };
-        jobs.send(order).is_ok()
+        jobs.send(Order { job, image_bytes_max }).is_ok()
     }
 
     /// Asks it to stop the job that it draws; the end is reported as [`DrawError::Cancelled`].
@@ -152,15 +175,16 @@ fn work(
     beats: &AtomicU64,
 ) {
     let job = &order.job;
-    let start_ms = order.handed.elapsed().as_secs_f64() * 1e3;
-    let mut progress = |step, steps| {
+    let started = Instant::now();
+    let mut progress = |step: Option<Step>| {
         beats.fetch_add(1, Ordering::AcqRel);
-        if steps > 0 {
-            let _ = outbox.send(Report::Progress { job: job.job.clone(), step, steps });
+        if let Some(step) = step {
+            let _ = outbox.send(Report::Progress { job: job.job.clone(), step });
         }
         !stop.load(Ordering::Acquire)
     };
     let result = artist.draw(job, order.image_bytes_max, &mut progress);
     beats.fetch_add(1, Ordering::AcqRel);
-    let _ = outbox.send(Report::Ended { job: job.job.clone(), start_ms, result });
+    let times = Times { started, ready: Instant::now() };
+    let _ = outbox.send(Report::Ended { job: job.job.clone(), times, result });
 }

@@ -20,7 +20,7 @@ pub fn start(level: &str, format: &str) {
     builder.format(move |out, record| {
         if json {
             let line = serde_json::json!({
-                "time_ms": super::app::unix_ms(),
+                "time_ms": super::clock::unix_ms(),
                 "level": record.level().as_str().to_ascii_lowercase(),
                 "target": record.target(),
                 "message": record.args().to_string(),

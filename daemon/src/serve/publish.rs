@@ -1,6 +1,7 @@
 //! Which job each message on its way to the broker belongs to, and when a job's answer has arrived there.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 /// Messages of answers that the broker has not acknowledged.
 #[derive(Debug, Default)]
@@ -8,6 +9,8 @@ pub struct Publishing {
     next_token: u64,
     jobs_by_token: HashMap<u64, String>,
     outstanding: HashMap<String, usize>,
+    /// When the pictures were ready whose way is measured.
+    ready_by_token: HashMap<u64, Instant>,
 }
 
 impl Publishing {
@@ -19,8 +22,19 @@ impl Publishing {
         self.next_token
     }
 
+    /// Measures the way of a message whose picture was ready then.
+    pub fn measure(&mut self, token: u64, ready: Instant) {
+        self.ready_by_token.insert(token, ready);
+    }
+
+    /// Notes that a message has left; when its picture was ready, if that is measured.
+    pub fn sent(&mut self, token: u64) -> Option<Instant> {
+        self.ready_by_token.remove(&token)
+    }
+
     /// Notes that the broker has a message; the job if that was the last of its answer.
     pub fn delivered(&mut self, token: u64) -> Option<String> {
+        self.ready_by_token.remove(&token);
         let job = self.jobs_by_token.remove(&token)?;
         let left = self.outstanding.get_mut(&job)?;
         *left -= 1;
@@ -40,6 +54,7 @@ impl Publishing {
     pub fn clear(&mut self) {
         self.jobs_by_token.clear();
         self.outstanding.clear();
+        self.ready_by_token.clear();
     }
 }
 

@@ -12,10 +12,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::app::{App, PAYLOAD_VERSION};
-use super::config::{Config, Layer};
+use super::clock::Arrivals;
+use super::config::{Config, ConfigError, Layer};
 use super::drawer::{Artist, Drawer};
 use super::limits::{DenyWords, Usage};
 use super::publish::Publishing;
+use super::sensors::Sensors;
 use super::status::{Counters, Model};
 use super::{logger, metrics};
 use crate::job::answers::Answers;
@@ -25,6 +27,7 @@ use crate::mqtt::client::Connection;
 use crate::mqtt::message::PromptRules;
 use crate::mqtt::tls::client_config;
 use crate::mqtt::topic::Topics;
+use crate::size;
 
 /// How long the last messages may take when the daemon ends.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -51,9 +54,28 @@ impl Sources {
     }
 }
 
+/// What the daemon is made of beside its settings.
+pub struct Parts {
+    /// Draws.
+    pub artist: Box<dyn Artist>,
+    /// What it draws with.
+    pub model: Model,
+    /// Of this machine.
+    pub sensors: Sensors,
+}
+
 /// What bounds and fills in prompts, as configured.
-pub fn rules(config: &Config) -> PromptRules {
-    PromptRules {
+///
+/// # Errors
+/// If the configured size is none.
+pub fn rules(config: &Config, model: &Model) -> Result<PromptRules, ConfigError> {
+    let size = |text: &str| {
+        size::parse(text, &model.sizes).map_err(|need| {
+            let value = text.to_owned();
+            ConfigError::Value { key: "size", value, need }
+        })
+    };
+    Ok(PromptRules {
         prompt_bytes_max: config.prompt_bytes_max as usize,
         pixels_max: config.pixels_max,
         steps_max: config.steps_max,
@@ -62,7 +84,12 @@ pub fn rules(config: &Config) -> PromptRules {
         style: (!config.style.is_empty()).then(|| config.style.clone()),
         steps: (config.steps > 0).then_some(config.steps),
         guidance: (config.guidance > 0.0).then_some(config.guidance),
-    }
+        size: (!config.size.is_empty()).then(|| size(&config.size)).transpose()?,
+        palette: config.palette.clone(),
+        dither: config.dither,
+        preview: config.preview,
+        sizes: model.sizes.clone(),
+    })
 }
 
 /// Reads the deny list, if there is one.
@@ -118,13 +145,12 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
 pub fn run(
     sources: &Sources,
     config: Config,
-    artist: Box<dyn Artist>,
-    model: Model,
+    parts: Parts,
     until: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let _lock = lock(&config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(sources, config, artist, model, until))
+    runtime.block_on(serve(sources, config, parts, until))
 }
 
 /// Checks what can be checked without running: files that the settings name.
@@ -144,12 +170,11 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
 async fn serve(
     sources: &Sources,
     config: Config,
-    artist: Box<dyn Artist>,
-    model: Model,
+    parts: Parts,
     until: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     tokio::pin!(until);
-    let mut app = start(config, artist, model)?;
+    let mut app = start(config, parts)?;
     let (metrics_text, metrics_seen) = watch::channel(String::new());
     if app.config.metrics_port != 0 {
         metrics::listen(app.config.metrics_port, metrics_seen).await?;
@@ -189,7 +214,8 @@ async fn serve(
     Ok(())
 }
 
-fn start(config: Config, artist: Box<dyn Artist>, model: Model) -> anyhow::Result<App> {
+fn start(config: Config, parts: Parts) -> anyhow::Result<App> {
+    let Parts { artist, model, sensors } = parts;
     let limits = MachineLimits {
         queue_length: config.queue_length as usize,
         answers_max: config.answers_max as usize,
@@ -217,13 +243,14 @@ fn start(config: Config, artist: Box<dyn Artist>, model: Model) -> anyhow::Resul
     let will = json!({"version": PAYLOAD_VERSION, "state": "offline"}).to_string().into_bytes();
     let connection = Connection::open(&config, password(&config)?, (topics.status(), will))?;
     Ok(App {
-        rules: rules(&config),
+        rules: rules(&config, &model)?,
         deny: deny_words(&config)?,
         usage: Usage::new(config.rate_per_minute, config.quota_per_day),
         topics,
         machine,
         journal,
         answers,
+        arrivals: Arrivals::default(),
         connection,
         drawer: Drawer::start(artist)?,
         publishing: Publishing::default(),
@@ -232,6 +259,7 @@ fn start(config: Config, artist: Box<dyn Artist>, model: Model) -> anyhow::Resul
         packet_bytes_max: None,
         counters: Counters::default(),
         model,
+        sensors,
         started: Instant::now(),
         status_at: Instant::now(),
         ending: false,
@@ -243,10 +271,12 @@ fn start(config: Config, artist: Box<dyn Artist>, model: Model) -> anyhow::Resul
 /// Reads the settings again and takes over what can change while it runs.
 fn reload(app: &mut App, sources: &Sources) {
     let _ = sd_notify::notify(&[NotifyState::Reloading]);
-    let fresh = sources.settle().and_then(|config| Ok((deny_words(&config)?, config)));
+    let fresh = sources
+        .settle()
+        .and_then(|config| Ok((deny_words(&config)?, rules(&config, &app.model)?, config)));
     match fresh {
-        Ok((deny, config)) => {
-            app.rules = rules(&config);
+        Ok((deny, rules, config)) => {
+            app.rules = rules;
             app.deny = deny;
             app.usage = Usage::new(config.rate_per_minute, config.quota_per_day);
             logger::set_level(&config.log_level);

@@ -2,16 +2,20 @@
 
 use std::collections::VecDeque;
 
+use plantain::pipeline::SizeSpec;
 use serde_json::{Value, json};
 
-use super::app::{App, PAYLOAD_VERSION, unix_ms};
+use super::app::{App, PAYLOAD_VERSION};
+use super::clock::unix_ms;
 use crate::job::Outcome;
 
+/// The prompt as it is, without the words of a style.
+pub const NO_STYLE: &str = "none";
 /// Samples from which medians are made.
 const SAMPLES_MAX: usize = 256;
 
 /// What draws.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Model {
     /// Pack's name.
     pub name: String,
@@ -19,12 +23,45 @@ pub struct Model {
     pub sha256: String,
     /// Styles that prompts may name.
     pub styles: Vec<String>,
+    /// Sizes that prompts may ask for.
+    pub sizes: SizeSpec,
     /// Board profile.
     pub board: String,
     /// Accelerators in use.
     pub accelerators: Vec<String>,
     /// Budget of the process in bytes.
     pub budget_bytes: u64,
+}
+
+impl Model {
+    /// One without a name, for tests.
+    #[cfg(test)]
+    pub fn nameless() -> Self {
+        let sizes = SizeSpec {
+            latent_channels: 4,
+            cell_pixels: 8,
+            default: [128, 128],
+            min: [64, 64],
+            max: [256, 256],
+            multiple: 8,
+            range: [-1.0, 1.0],
+            latent_scale: 1.0,
+            latent_shift: 0.0,
+        };
+        let (name, sha256, board) = Default::default();
+        let (styles, accelerators) = (Vec::new(), Vec::new());
+        Model { name, sha256, styles, sizes, board, accelerators, budget_bytes: 0 }
+    }
+
+    /// Whether prompts may name this style.
+    pub fn has_style(&self, style: &str) -> bool {
+        style == NO_STYLE || self.styles.iter().any(|known| known == style)
+    }
+
+    /// The styles that prompts may name, for messages.
+    pub fn style_list(&self) -> String {
+        format!("{} and {NO_STYLE}", self.styles.join(", "))
+    }
 }
 
 /// The newest samples of a duration.
@@ -71,11 +108,9 @@ pub struct Counters {
     pub cancelled: u64,
     /// Jobs that expired.
     pub expired: u64,
-    /// From a prompt's receipt to the hand-over to the drawer.
-    pub accept_ms: Samples,
-    /// From the hand-over to the start of drawing.
+    /// From a prompt's receipt, where the drawer was free, to the start of drawing.
     pub start_ms: Samples,
-    /// From a picture's end to its hand-over to the socket.
+    /// From the encoded picture to its last byte in the socket.
     pub publish_ms: Samples,
 }
 
@@ -137,12 +172,11 @@ impl App {
             "defaults": {"style": self.rules.style, "steps": self.rules.steps, "guidance": self.rules.guidance},
             "board": self.model.board,
             "accelerators": self.model.accelerators,
-            "temperature_celsius": temperature_celsius(),
+            "temperature_celsius": self.sensors.temperature_celsius(),
             "memory": {"rss_bytes": rss_bytes(), "budget_bytes": self.model.budget_bytes},
             "disk": {"journal_bytes": self.journal.bytes(), "answers": answers, "answers_bytes": answers_bytes},
             "counters": counters,
             "overhead_ms": {
-                "accept": self.counters.accept_ms.median(),
                 "start": self.counters.start_ms.median(),
                 "publish": self.counters.publish_ms.median(),
             },
@@ -181,14 +215,4 @@ pub fn rss_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
-}
-
-/// The hottest thermal zone.
-fn temperature_celsius() -> Option<f64> {
-    let zones = std::fs::read_dir("/sys/class/thermal").ok()?;
-    let read = |zone: std::io::Result<std::fs::DirEntry>| -> Option<f64> {
-        let text = std::fs::read_to_string(zone.ok()?.path().join("temp")).ok()?;
-        Some(text.trim().parse::<f64>().ok()? / 1000.0)
-    };
-    zones.filter_map(read).max_by(f64::total_cmp)
 }

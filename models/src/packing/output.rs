@@ -62,5 +62,5 @@ pub fn sha256_file(path: &Path) -> io::Result<String> {
             count => hasher.update(&block[..count]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(plantain::hash::hex(&hasher.finalize()))
 }

@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::map::Mapped;
-use super::meta::{Golden, Provenance, Report, hex};
+use super::meta::{Golden, Provenance, Report};
 use super::signature::{self, PublicKey};
 use super::tensor::Tensor;
 use super::verify::{self, Contents};
 use super::{PackError, PackFault, TENSOR_ALIGN_BYTES};
 use crate::graph::Graph;
+use crate::hash::hex;
 use crate::pipeline::PipelineSpec;
 
 /// A verified pack. Its tensors borrow the map of its file; opening copies none.
@@ -254,7 +255,7 @@ impl Pack {
         use sha2::Digest;
         let mut hasher = sha2::Sha256::new();
         self.read_through(|piece| hasher.update(piece))?;
-        Ok(hex(&hasher.finalize().into()))
+        Ok(hex(&hasher.finalize()))
     }
 
     /// Compares every tensor with its hash and lets go of each.

@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::meta::{Golden, Provenance, Report, TensorMeta, hex};
+use super::meta::{Golden, Provenance, Report, TensorMeta};
 use super::{PAD_PREFIX, PAGE_BYTES, TENSOR_ALIGN_BYTES, TensorType, VERSION};
 use crate::graph::Graph;
+use crate::hash::hex;
 use crate::pipeline::PipelineSpec;
 
 /// What every header begins with; 64 digits follow.

@@ -116,16 +116,7 @@ pub(super) struct TensorMetas(
     #[serde(deserialize_with = "unique_map")] pub BTreeMap<String, TensorMeta>,
 );
 
-/// 64 lower-case hexadecimal digits.
-pub(super) fn hex(hash: &[u8; 32]) -> String {
-    use std::fmt::Write;
-    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// The inverse of [`hex`].
+/// The inverse of [`hex`](crate::hash::hex) for 32 bytes.
 pub(super) fn unhex(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     let value = |digit: u8| match digit {

@@ -7,8 +7,8 @@ use half::f16;
 use sha2::{Digest, Sha256};
 
 use super::file::Pack;
-use super::meta::hex;
 use super::{PackError, PackFault};
+use crate::hash::hex;
 
 /// The stored type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 use super::check;
 use super::header::{Entry, Header};
 use super::layout::{HASH_AT, PREFIX, hash};
-use super::meta::{Golden, Provenance, TensorMetas, hex, unhex};
+use super::meta::{Golden, Provenance, TensorMetas, unhex};
 use super::tensor::{TensorInfo, TensorType};
 use super::{HEADER_BYTES_MAX, NAME_BYTES_MAX, PackFault, RANK_MAX, TENSOR_ALIGN_BYTES, VERSION};
 use crate::graph::{self, Graph, TensorFacts};
+use crate::hash::hex;
 use crate::pipeline::PipelineSpec;
 
 /// What a verified pack holds.

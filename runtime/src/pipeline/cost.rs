@@ -104,7 +104,7 @@ fn cpu_time() -> Option<Duration> {
     None
 }
 
-/// The process's largest resident set so far, from `/proc/self/status`.
+/// The process's largest resident set so far, from `/proc/self/status`; `None` where the system does not tell.
 pub fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

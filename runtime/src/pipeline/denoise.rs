@@ -3,28 +3,32 @@
 use super::draw::Meter;
 use super::error::PipelineError;
 use super::networks::{Buffers, Loaded};
+use super::render::{Source, render};
 use super::request::Stage;
 use super::scheduler::Scheduler;
-use super::spec::Wiring;
+use super::spec::PipelineSpec;
 use crate::rng::{Stream, fill_normal};
 
-/// Runs all steps; the latent is left in the buffers.
+/// Runs all steps; the latent is left in the buffers. With `preview`, which has a place for the pixels, the picture as it
+/// stands is told after each step but the last.
 ///
 /// Expects the text states of every sample in the buffers: the prompt's, then, with guidance, the negative
 /// prompt's.
 pub fn denoise(
     loaded: &mut Loaded,
-    wiring: &Wiring,
+    spec: &PipelineSpec,
     scheduler: &dyn Scheduler,
     guidance_scale: f32,
     seed: u64,
+    mut preview: Option<&mut [u8]>,
     meter: &mut Meter<'_>,
 ) -> Result<(), PipelineError> {
-    let Loaded { engine, denoiser, buffers, runs_per_step: runs, .. } = loaded;
-    let Buffers { latent, sample, output, noise, timestep, states, mask, .. } = buffers;
-    let latent_len = latent.len();
-    fill_normal(seed, Stream::Latent, latent);
+    let wiring = &spec.wiring;
+    fill_normal(seed, Stream::Latent, &mut loaded.buffers.latent);
     for step in 0..scheduler.steps() {
+        let Loaded { engine, denoiser, buffers, runs_per_step: runs, .. } = &mut *loaded;
+        let Buffers { latent, sample, output, noise, timestep, states, mask, .. } = buffers;
+        let latent_len = latent.len();
         for copy in sample.chunks_exact_mut(latent_len) {
             copy.copy_from_slice(latent);
         }
@@ -46,6 +50,12 @@ pub fn denoise(
         }
         scheduler.step(step, latent, &output[..latent_len], noise);
         meter.step_done();
+        if let Some(pixels) = &mut preview
+            && step + 1 < scheduler.steps()
+        {
+            let stage = render(loaded, spec, Source::preview(spec.prediction), pixels, meter)?;
+            meter.tell_preview(stage, loaded, pixels)?;
+        }
     }
     Ok(())
 }

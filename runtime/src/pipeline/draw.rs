@@ -6,8 +6,8 @@ use super::cost::{Clock, CostReport, peak_rss_bytes};
 use super::denoise::denoise;
 use super::error::PipelineError;
 use super::networks::Loaded;
-use super::render::render;
-use super::request::{Progress, Stage};
+use super::render::{Source, render};
+use super::request::{Preview, Progress, Stage};
 use super::scheduler::Scheduler;
 use super::spec::PipelineSpec;
 use super::text::{TextStates, fill_mask};
@@ -30,6 +30,7 @@ pub struct Drawing<'p> {
     pub counts: [TokenCount; 2],
     pub guidance_scale: f32,
     pub seed: u64,
+    pub preview: bool,
     pub budget_bytes: Option<u64>,
 }
 
@@ -57,7 +58,8 @@ impl Canvas<'_> {
         let mut pixels = vec![0; loaded.pixel_bytes()];
         let missing = drawing.ids.iter().filter(|ids| !texts.has(ids)).count() as u64;
         let steps = scheduler.steps() as u32;
-        let mut meter = Meter::new(progress, clock, loaded, steps, missing);
+        let previews = if drawing.preview { u64::from(steps.saturating_sub(1)) } else { 0 };
+        let mut meter = Meter::new(progress, clock, loaded, steps, [missing, 1 + previews]);
         let first = if missing > 0 { Stage::TextEncoder } else { Stage::Denoise };
         meter.tell(first, 0.0)?;
 
@@ -71,8 +73,10 @@ impl Canvas<'_> {
             buffers.states[states..states + states_len].copy_from_slice(texts.states(prompt_place));
             fill_mask(&mut buffers.mask[mask..mask + tokens], used);
         }
-        denoise(loaded, wiring, scheduler, drawing.guidance_scale, drawing.seed, &mut meter)?;
-        let last = render(loaded, wiring, &spec.size, &mut pixels, &mut meter)?;
+        let (guidance, seed) = (drawing.guidance_scale, drawing.seed);
+        let preview = drawing.preview.then_some(&mut pixels[..]);
+        denoise(loaded, spec, scheduler, guidance, seed, preview, &mut meter)?;
+        let last = render(loaded, spec, Source::Latent, &mut pixels, &mut meter)?;
         meter.tell(last, 1.0)?;
 
         let (seconds, cpu_seconds) = meter.clock.stop();
@@ -113,7 +117,7 @@ impl<'p> Meter<'p> {
         mut clock: Clock,
         loaded: &Loaded,
         steps: u32,
-        texts: u64,
+        [texts, renderings]: [u64; 2],
     ) -> Self {
         let mut macs = [0; 4];
         let networks = [loaded.text_encoder, loaded.denoiser, loaded.decoder];
@@ -121,7 +125,7 @@ impl<'p> Meter<'p> {
             macs[network.0] = loaded.macs(network).max(1);
         }
         let runs = u64::from(steps) * loaded.runs_per_step as u64;
-        let total = texts * macs[0] + runs * macs[1] + macs[2] + macs[3];
+        let total = texts * macs[0] + runs * macs[1] + renderings * (macs[2] + macs[3]);
         clock.lap_prepare();
         Meter { progress, clock, step: 0, steps, macs, done: 0, total }
     }
@@ -129,7 +133,24 @@ impl<'p> Meter<'p> {
     /// Tells the caller, who may stop the picture.
     fn tell(&mut self, stage: Stage, fraction: f32) -> Result<(), PipelineError> {
         let (step, steps) = (self.step, self.steps);
-        match (self.progress)(Progress { stage, step, steps, fraction }) {
+        match (self.progress)(Progress { stage, step, steps, fraction, preview: None }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(PipelineError::Cancelled),
+        }
+    }
+
+    /// Shows the caller the picture as it stands.
+    pub fn tell_preview(
+        &mut self,
+        stage: Stage,
+        loaded: &Loaded,
+        bytes: &[u8],
+    ) -> Result<(), PipelineError> {
+        let [width, height] = loaded.shape.size;
+        let preview = Some(Preview { width, height, channels: loaded.channels, bytes });
+        let (step, steps) = (self.step, self.steps);
+        let fraction = (self.done as f64 / self.total as f64).min(1.0) as f32;
+        match (self.progress)(Progress { stage, step, steps, fraction, preview }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(PipelineError::Cancelled),
         }
@@ -147,7 +168,8 @@ impl<'p> Meter<'p> {
         engine.run_observed(network, &mut |engine| {
             let share = engine.done as f64 / engine.steps.max(1) as f64;
             let fraction = ((*done as f64 + run * share) / *total as f64).min(1.0) as f32;
-            progress(Progress { stage, step: *step, steps: *steps, fraction })
+            let (step, steps) = (*step, *steps);
+            progress(Progress { stage, step, steps, fraction, preview: None })
         })?;
         self.done += macs[network.0];
         self.lap(stage);

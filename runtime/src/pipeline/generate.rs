@@ -108,6 +108,7 @@ impl Pipeline {
             counts,
             guidance_scale: resolved.guidance_scale,
             seed: request.seed,
+            preview: request.preview,
             budget_bytes: options.budget_bytes,
         };
         let drawn = canvas.draw(&drawing, clock, progress)?;

@@ -24,11 +24,11 @@ mod text;
 pub mod tokenizer;
 mod vocabulary;
 
-pub use cost::{CostReport, StageSeconds};
+pub use cost::{CostReport, StageSeconds, peak_rss_bytes};
 pub use error::PipelineError;
 pub use generate::Pipeline;
 pub use picture::{Picture, Warning};
-pub use request::{Options, Progress, Request, Stage};
+pub use request::{Options, Preview, Progress, Request, Stage};
 pub use spec::{
     BetaSchedule, PipelineSpec, Prediction, SchedulerSpec, SizeSpec, Style, TokenizerKind,
     TokenizerSpec, Wiring,

@@ -4,19 +4,43 @@ use super::draw::Meter;
 use super::error::PipelineError;
 use super::networks::Loaded;
 use super::request::Stage;
-use super::spec::{SizeSpec, Wiring};
+use super::spec::{PipelineSpec, Prediction};
+
+/// What is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The latent: finished after the last step, with noise before.
+    Latent,
+    /// The denoiser's answer, where that is the picture it expects.
+    Answer,
+}
+
+impl Source {
+    /// The nearest to the finished picture that there is after a step.
+    pub fn preview(prediction: Prediction) -> Self {
+        if prediction == Prediction::Sample { Source::Answer } else { Source::Latent }
+    }
+}
 
 /// Decodes the latent, refines it where the pack can, and writes the pixels; answers with the last stage.
 pub fn render(
     loaded: &mut Loaded,
-    wiring: &Wiring,
-    size: &SizeSpec,
+    spec: &PipelineSpec,
+    source: Source,
     pixels: &mut [u8],
     meter: &mut Meter<'_>,
 ) -> Result<Stage, PipelineError> {
     let Loaded { engine, decoder, refiner, buffers, decoded_len, .. } = loaded;
-    scale_latent(&mut buffers.latent, size.latent_scale, size.latent_shift);
-    engine.set_input(*decoder, &wiring.decoder_latent, &buffers.latent)?;
+    let (size, wiring) = (&spec.size, &spec.wiring);
+    let latent_len = buffers.latent.len();
+    // The denoiser's input is written anew before each step; until then its place is free.
+    let scaled = &mut buffers.sample[..latent_len];
+    scaled.copy_from_slice(match source {
+        Source::Latent => &buffers.latent,
+        Source::Answer => &buffers.output[..latent_len],
+    });
+    scale_latent(scaled, size.latent_scale, size.latent_shift);
+    engine.set_input(*decoder, &wiring.decoder_latent, scaled)?;
     meter.run(engine, *decoder, Stage::Decode)?;
     engine.read_output(*decoder, 0, &mut buffers.image[..*decoded_len])?;
     if let (Some(refiner), Some(name)) = (*refiner, &wiring.refiner_image) {

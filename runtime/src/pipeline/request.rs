@@ -2,6 +2,7 @@
 
 use super::error::PipelineError;
 use super::spec::{PipelineSpec, SizeSpec};
+use crate::image::{Channels, Pixels};
 
 /// How a pipeline is opened.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,9 @@ pub struct Request {
     pub guidance_scale: Option<f32>,
     /// Pixels: width, height.
     pub size: Option<[u32; 2]>,
+    /// Show the picture after each denoising step but the last, for the price of the decoder and the refiner. The
+    /// finished picture is the same.
+    pub preview: bool,
 }
 
 impl Request {
@@ -74,9 +78,30 @@ impl Stage {
     }
 }
 
+/// The picture as it stands after a step, in the size of the finished one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Preview<'p> {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Of a pixel.
+    pub channels: Channels,
+    /// `[height, width, channels]`
+    pub bytes: &'p [u8],
+}
+
+impl Preview<'_> {
+    /// A copy that can be encoded.
+    pub fn to_pixels(&self) -> Pixels {
+        Pixels::new(self.width, self.height, self.channels, self.bytes.to_vec())
+            .expect("a preview has the picture's bytes")
+    }
+}
+
 /// How far a picture is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Progress {
+pub struct Progress<'p> {
     /// What is being run.
     pub stage: Stage,
     /// Denoising steps that are done.
@@ -85,6 +110,8 @@ pub struct Progress {
     pub steps: u32,
     /// Share of the picture's arithmetic that is done, 0 to 1; never falls.
     pub fraction: f32,
+    /// After a step, if the request asks for it.
+    pub preview: Option<Preview<'p>>,
 }
 
 /// What a request comes to with the pack's defaults filled in, every number checked.

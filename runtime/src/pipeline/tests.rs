@@ -172,6 +172,24 @@ fn a_denoiser_of_one_sample_draws_the_same() {
 }
 
 #[test]
+fn previews_show_each_step_and_change_nothing() {
+    let plain = draw(&mut open(Options::default()), &request());
+    let mut pipeline = open(Options::default());
+    let (mut seen, mut last) = (Vec::new(), 0.0);
+    let request = Request { preview: true, ..request() };
+    let picture = pipeline.generate(&request, &mut |progress| {
+        assert!(progress.fraction >= last);
+        last = progress.fraction;
+        seen.extend(progress.preview.map(|preview| (progress.step, preview.to_pixels())));
+        ControlFlow::Continue(())
+    });
+    assert_eq!((picture.unwrap().pixels, last), (plain.pixels.clone(), 1.0));
+    assert_eq!(seen.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [1, 2]);
+    assert!(seen.iter().all(|(_, pixels)| pixels.bytes().len() == plain.pixels.bytes().len()));
+    assert!(seen[0].1 != seen[1].1 && seen[1].1 != plain.pixels);
+}
+
+#[test]
 fn bytes_depend_on_nothing_but_pack_and_request() {
     let first = draw(&mut open(Options { threads: Some(1), ..Options::default() }), &request());
     for threads in [2, 3] {
@@ -192,9 +210,9 @@ fn bytes_depend_on_nothing_but_pack_and_request() {
 #[test]
 fn progress_rises_to_1_and_can_stop_the_picture() {
     let mut pipeline = open(Options::default());
-    let mut seen: Vec<Progress> = Vec::new();
-    let mut note = |progress| {
-        seen.push(progress);
+    let mut seen: Vec<Progress<'static>> = Vec::new();
+    let mut note = |progress: Progress<'_>| {
+        seen.push(Progress { preview: None, ..progress });
         ControlFlow::Continue(())
     };
     let whole = pipeline.generate(&request(), &mut note).unwrap();

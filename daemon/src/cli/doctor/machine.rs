@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::sysfs;
+
 /// What was read; what could not be read is `None` or empty.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
@@ -52,19 +54,7 @@ impl Machine {
 
     /// Files that match a path with `*` in its parts, sorted.
     pub(super) fn matching(&self, pattern: &str) -> Vec<PathBuf> {
-        let mut found = vec![self.root.clone()];
-        for part in pattern.trim_start_matches('/').split('/') {
-            found = found
-                .iter()
-                .flat_map(|dir| match part.split_once('*') {
-                    None => vec![dir.join(part)],
-                    Some((before, after)) => children(dir, before, after),
-                })
-                .filter(|path| path.exists())
-                .collect();
-        }
-        found.sort();
-        found
+        sysfs::matching(&self.root, pattern)
     }
 
     /// Where a shared library lies, if it is in a usual place.
@@ -81,19 +71,6 @@ impl Machine {
         .flat_map(|folder| self.matching(&format!("{folder}/{name}*")))
         .next()
     }
-}
-
-fn children(dir: &Path, before: &str, after: &str) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.len() >= before.len() + after.len()
-                && name.starts_with(before)
-                && name.ends_with(after)
-        })
-        .collect()
 }
 
 fn clock(root: &Path) -> Option<u32> {
