@@ -120,12 +120,13 @@ class Broker:
 class Daemon:
     """`plantain serve` with a state folder of its own."""
 
-    def __init__(self, folder: Path, broker_port: int, device: str = "bench", flags: list[str] | None = None, env: dict | None = None, scheme="mqtt"):
+    def __init__(self, folder: Path, broker_port: int, device: str = "bench", flags: list[str] | None = None, env: dict | None = None, scheme="mqtt",
+                 program: list[str] | None = None):  # fmt: skip
         self.folder, self.device = folder, device
         folder.mkdir(parents=True, exist_ok=True)
         self.command = [
-            PLANTAIN, "serve", "--broker", f"{scheme}://127.0.0.1:{broker_port}", "--device", device,
-            "--rate-per-minute", "0", "--reconnect-seconds-max", "1",
+            *(program or [PLANTAIN]), "serve", "--broker", f"{scheme}://127.0.0.1:{broker_port}", "--device", device,
+            "--reconnect-seconds-max", "1", *([] if "--rate-per-minute" in (flags or []) else ["--rate-per-minute", "0"]),
             *([] if "--state-dir" in (flags or []) else ["--state-dir", str(folder / "state")]), *(flags or []),
         ]  # fmt: skip
         self.env = {**os.environ, **(env or {})}
@@ -141,6 +142,13 @@ class Daemon:
 
         wait_for("the daemon's connection", seen, 60)
         return self
+
+    def reload(self) -> None:
+        """Sends SIGHUP, and waits until the log says that the settings were read again or stay."""
+        heard = lambda: self.process.text().count("configuration is read again") + self.process.text().count("configuration stays")
+        before = heard()
+        self.process.process.send_signal(signal.SIGHUP)
+        wait_for("a reload", lambda: heard() > before)
 
     def rss_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])

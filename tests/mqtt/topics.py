@@ -187,17 +187,6 @@ def one_instance():
         check(second.returncode != 0 and "another daemon uses" in second.stderr, f"a second daemon starts: {second.stderr}")
 
 
-def small_broker():
-    with Bench(broker_extra="max_packet_size 6000\n") as bench:
-        daemon = bench.daemon().connected()
-        client = bench.client()
-        client.send({"prompt": "a red apple", "id": "big"})
-        result = client.result(id="big")
-        check(result["status"] == "done", "a picture that is too large ends the job")
-        time.sleep(1)
-        check(daemon.process.text().count("connected to") == 1, "a picture that is too large ends the connection")
-
-
 def mosquitto_clients():
     with Bench() as bench:
         bench.daemon().connected()
@@ -213,7 +202,7 @@ def mosquitto_clients():
 
 TESTS = [
     plain_prompt, json_prompt, repeated_prompt, request_response, refusals, cancel, priorities, set_defaults,
-    expired_prompt, retained_prompt, will_and_restart, home_assistant, one_instance, small_broker, mosquitto_clients,
+    expired_prompt, retained_prompt, will_and_restart, home_assistant, one_instance, mosquitto_clients,
 ]  # fmt: skip
 
 if __name__ == "__main__":
