@@ -117,8 +117,10 @@ impl Machine {
                 State::Waiting | State::Drawing => Decision::Pending { job: job.clone() },
             };
         }
-        if self.queue.is_full() {
-            return Decision::Full { capacity: self.queue.capacity() };
+        // A broker that takes prompts and no answers must not fill the disk.
+        let (capacity, unpublished) = (self.queue.capacity(), self.unpublished().len());
+        if self.queue.is_full() || unpublished > capacity {
+            return Decision::Full { capacity };
         }
         Decision::Accept
     }

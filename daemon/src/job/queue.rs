@@ -10,10 +10,14 @@ pub const QUEUE_LENGTH_MAX: usize = 256;
 #[error("the queue is full")]
 pub struct QueueFull;
 
+/// Jobs that a restart may bring back: those that waited, the one that was drawn, and as many whose answers the broker did
+/// not have and whose pictures a power cut took.
+const PLACES: usize = 2 * QUEUE_LENGTH_MAX + 2;
+
 /// Jobs by name, in the order in which they will be drawn.
 #[derive(Debug, Default)]
 pub struct Queue {
-    places: Vec<Place, QUEUE_LENGTH_MAX>,
+    places: Vec<Place, PLACES>,
     capacity: usize,
 }
 
@@ -67,7 +71,7 @@ impl Queue {
     /// As [`Queue::push`], for jobs that were accepted before a restart, under a configuration that may have been larger.
     ///
     /// # Errors
-    /// [`QueueFull`] if the fixed room itself is full.
+    /// [`QueueFull`] if the fixed room itself is full: never, with what [`super::Machine::decide`] lets in.
     pub fn restore(&mut self, job: &str, priority: i8) -> Result<(), QueueFull> {
         self.insert(job, priority)
     }
@@ -106,6 +110,15 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_finds_room_for_all_that_was_accepted() {
+        let mut queue = Queue::new(QUEUE_LENGTH_MAX);
+        for number in 0..2 * QUEUE_LENGTH_MAX + 2 {
+            queue.restore(&number.to_string(), 0).unwrap();
+        }
+        assert_eq!(queue.push("one more", 0), Err(QueueFull));
+    }
 
     #[test]
     fn orders_by_priority_then_arrival_and_refuses_when_full() {

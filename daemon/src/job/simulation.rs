@@ -145,8 +145,8 @@ impl World {
     }
 
     fn check(&self) {
-        // Acceptance stops at the capacity (`accept` asserts it). After a power cut the job that was being drawn waits again, and
-        // so do those whose unsynced pictures were lost before the broker had them: as many again at most.
+        // Acceptance stops at the capacity (`accept` asserts it), and at as many answers that the broker does not have. After a
+        // power cut the job that was being drawn waits again, and so do those whose unsynced pictures were lost.
         assert!(
             self.machine.queue().len() <= 2 * LIMITS.queue_length + 2,
             "the queue passed its bound"

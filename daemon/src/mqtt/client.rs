@@ -11,7 +11,7 @@ use rumqttc::v5::mqttbytes::v5::{
     LastWill, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, MqttOptions};
-use rumqttc::{Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::reason::{explain, is_taken_over};
@@ -20,6 +20,8 @@ use crate::serve::config::Config;
 
 /// Requests that may lie between the daemon and the socket.
 const REQUESTS_MAX: usize = 64;
+/// How long connecting may take.
+const CONNECT_SECONDS_MAX: u64 = 10;
 /// Messages in flight from the broker that are not acknowledged yet, if no group limits them.
 const RECEIVE_MAXIMUM: u16 = 64;
 
@@ -134,6 +136,8 @@ pub struct Connection {
 
 /// Makes connections, one after another. It is a task of its own because rumqttc's `poll` must not be cancelled while it connects.
 async fn keep_connecting(options: MqttOptions, pause_ms_max: u64, out: Sender<Raw>) {
+    // `poll` returns once a keep-alive at least, but for a broker that takes nothing any more while its connection stands.
+    let patience = 2 * options.keep_alive() + Duration::from_secs(options.connection_timeout());
     let mut failures = 0u32;
     loop {
         let (client, mut events) = AsyncClient::new(options.clone(), REQUESTS_MAX);
@@ -141,7 +145,11 @@ async fn keep_connecting(options: MqttOptions, pause_ms_max: u64, out: Sender<Ra
             return;
         }
         let error = loop {
-            match events.poll().await {
+            let event = match tokio::time::timeout(patience, events.poll()).await {
+                Ok(event) => event,
+                Err(elapsed) => break ConnectionError::Timeout(elapsed),
+            };
+            match event {
                 Ok(event) => {
                     if matches!(event, rumqttc::v5::Event::Incoming(Packet::ConnAck(_))) {
                         failures = 0;
@@ -191,7 +199,12 @@ impl Connection {
         }));
         // The broker drops what is larger, so that a huge message cannot end the connection for ever.
         options.set_max_packet_size(Some(16 * config.prompt_bytes_max + 16 * 1024));
-        options.set_connection_timeout(10);
+        options.set_connection_timeout(CONNECT_SECONDS_MAX);
+        // What is sent last before a pause, such as the result behind a picture, must not wait for the acknowledgement
+        // of what went before.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         options.set_pending_throttle(Duration::ZERO);
         options.set_last_will(LastWill::new(will.0, will.1, QoS::AtLeastOnce, true, None));
         if !config.username.is_empty() {

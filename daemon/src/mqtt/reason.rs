@@ -29,6 +29,7 @@ pub fn explain(error: &ConnectionError) -> String {
         ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             "nobody listens at the broker's address".to_owned()
         }
+        ConnectionError::Timeout(_) => "the broker did not answer in time".to_owned(),
         error => error.to_string(),
     }
 }
