@@ -37,7 +37,7 @@ macro_rules! scripts {
 
 scripts! {
     topics: plain_prompt json_prompt repeated_prompt request_response refusals cancel priorities set_defaults
-        expired_prompt retained_prompt will_and_restart home_assistant one_instance mosquitto_clients;
+        expired_prompt retained_prompt will_and_restart home_assistant one_instance mosquitto_clients npm_client;
     limits: deny_words deny_command rate_and_quota eink sizes previews small_broker;
     service: notify stop_requeues reload settings logs metrics;
     tls: client_certificates passwords;

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import time
+from pathlib import Path
 
-from harness import Bench, check, main, matches, wait_for
+import jinja2
+
+from harness import ROOT, Bench, check, main, matches, wait_for
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -106,9 +110,15 @@ def cancel():
             client.send({"prompt": "a boat", "id": f"c{number}", "count": 8})
         client.send({"id": "c2"}, leaf="cancel")
         check(client.result(id="c2")["status"] == "cancelled", "a waiting job is not cancelled")
+        client.send("no such job", leaf="cancel")
+        check("no job" in client.result(status="refused")["error"], "a job that is not there is cancelled")
         client.send("current", leaf="cancel")
         seen = {client.result(id=name)["status"] for name in ("c0",)}
         check(seen <= {"cancelled", "done"}, f"the current job ended as {seen}")
+        for number in range(3, 7):
+            client.send({"prompt": "a boat", "id": f"c{number}", "count": 8})
+        client.send("all", leaf="cancel")
+        check(client.result(id="c6")["status"] == "cancelled", "the last of all is not cancelled")
 
 
 def priorities():
@@ -178,6 +188,35 @@ def home_assistant():
         check(all(key in payload for key in ("dev", "o", "cmps")), "discovery lacks dev, o or cmps")
         client.send("online", topic="homeassistant/status")
         check(next(client.messages(10)).topic == topic, "discovery is not announced again")
+        templates(bench, payload)
+
+
+def templates(bench, discovery: dict) -> None:
+    """Renders Home Assistant's templates, which are Jinja's, with what the daemon publishes, and sends what they make."""
+    render = lambda template, **values: jinja2.Template(template).render(**values)
+    parts = discovery["cmps"]
+    client = bench.client()
+    status = json.loads(client.expect("status").payload)
+    client.send({"prompt": "a cat", "id": "ha"})
+    result = client.result(id="ha")
+    offline = {"version": 1, "state": "offline"}
+    seen = {name: render(part["val_tpl"], value_json=result if part["stat_t"].endswith("/result") else status)
+            for name, part in parts.items() if "val_tpl" in part}  # fmt: skip
+    check(seen["style"] == "default" and seen["steps"] == "0" and seen["state"] == "idle", f"templates show {seen}")
+    check(float(seen["seconds"]) > 0 and seen["queue"] == "0" and int(seen["memory"]) > 1 << 20, f"templates show {seen}")
+    for part in parts.values():
+        render(part.get("val_tpl", ""), value_json=offline)
+    check([render(discovery["avty_tpl"], value_json=value) for value in (status, offline)] == ["online", "offline"], "availability")
+    check(set(parts["style"]["options"]) == {"default", "none", *status["model"]["styles"]}, "the select lacks a style")
+    for name, value, wanted in [("style", "cartoon", "cartoon"), ("style", "default", None), ("steps", "2", 2), ("guidance", "1.5", 1.5)]:
+        command = render(parts[name]["cmd_tpl"], value=value)
+        client.send(command, topic=parts[name]["cmd_t"])
+        client.expect("status", 10, lambda m: json.loads(m.payload).get("defaults", {}).get(name) == wanted)
+    client.send("a red apple", topic=parts["prompt"]["cmd_t"])
+    check(client.result(status="done")["steps"] == 2, "the text entity's prompt is not drawn with the defaults")
+    for button in ("cancel", "cancel_all"):
+        client.send(parts[button]["payload_press"], topic=parts[button]["cmd_t"])
+    client.quiet(1, "result")
 
 
 def one_instance():
@@ -200,9 +239,25 @@ def mosquitto_clients():
         check(matches(output, "result")["status"] == "done", "mosquitto_sub saw no result")
 
 
+def npm_client():
+    """npm's mqtt, where it is installed: `npm install --prefix target/npm mqtt@5`."""
+    modules = ROOT / "target/npm/node_modules"
+    if shutil.which("node") is None or not (modules / "mqtt").is_dir():
+        print("skipped: node or its mqtt is not here; `npm install --prefix target/npm mqtt@5` installs it")
+        return
+    with Bench() as bench:
+        bench.daemon().connected()
+        script = Path(__file__).with_name("npm_client.cjs")
+        ended = subprocess.run(["node", str(script), str(modules), str(bench.broker.port)], capture_output=True, text=True, timeout=60)
+        check(ended.returncode == 0, f"npm's client: {ended.stderr}")
+        heard = json.loads(ended.stdout)
+        result = matches(json.dumps(heard["result"]), "result")
+        check(result["status"] == "done" and result["images"][0]["sha256"] == heard["hash"], f"npm's client heard {heard}")
+
+
 TESTS = [
     plain_prompt, json_prompt, repeated_prompt, request_response, refusals, cancel, priorities, set_defaults,
-    expired_prompt, retained_prompt, will_and_restart, home_assistant, one_instance, mosquitto_clients,
+    expired_prompt, retained_prompt, will_and_restart, home_assistant, one_instance, mosquitto_clients, npm_client,
 ]  # fmt: skip
 
 if __name__ == "__main__":
