@@ -53,6 +53,8 @@ pub struct Cpu {
     pub mhz: u32,
     /// Multiply-accumulates of int8 a cycle at best, from the instructions it has.
     pub int8_macs_per_cycle: u32,
+    /// Share of that peak which whole pictures are taken to reach: more than 0, at most 1.
+    pub int8_share: f32,
     /// Features that kernels use, as `/proc/cpuinfo` names them.
     pub features: Vec<String>,
 }
@@ -156,12 +158,23 @@ impl Board {
 
     /// Int8 multiply-accumulates a second at best with the given number of threads, on the fastest cores first.
     pub fn peak_int8_macs_per_s(&self, threads: u32) -> f64 {
+        self.sum_over_cores(threads, |_| 1.0)
+    }
+
+    /// Int8 multiply-accumulates a second that whole pictures are taken to reach with the given number of threads: the
+    /// peak of each core times its `int8_share`.
+    pub fn int8_macs_per_s(&self, threads: u32) -> f64 {
+        self.sum_over_cores(threads, |cpu| f64::from(cpu.int8_share))
+    }
+
+    fn sum_over_cores(&self, threads: u32, share: impl Fn(&Cpu) -> f64) -> f64 {
         let mut left = threads;
         let mut sum = 0.0;
         for cpu in &self.cpu {
             let used = left.min(cpu.count);
             left -= used;
-            sum += f64::from(used) * f64::from(cpu.mhz) * 1e6 * f64::from(cpu.int8_macs_per_cycle);
+            let peak = f64::from(cpu.mhz) * 1e6 * f64::from(cpu.int8_macs_per_cycle);
+            sum += f64::from(used) * peak * share(cpu);
         }
         sum
     }
@@ -179,5 +192,6 @@ mod tests {
         assert!(board.peak_int8_macs_per_s(8) < 8.0 * one);
         assert_eq!(board.peak_int8_macs_per_s(8), board.peak_int8_macs_per_s(99));
         assert_eq!(board.cores(), 8);
+        assert_eq!(board.int8_macs_per_s(4), 4.0 * one * f64::from(fast.int8_share));
     }
 }

@@ -74,6 +74,12 @@ fn numbers(board: &Board) -> Option<String> {
                 cpu.core
             ));
         }
+        if !(cpu.int8_share > 0.0 && cpu.int8_share <= 1.0) {
+            return Some(format!(
+                "cpu {:?}: int8_share is {}; it is a share of the peak, more than 0 and at most 1",
+                cpu.core, cpu.int8_share
+            ));
+        }
     }
     let speed = |index: usize| {
         board
@@ -172,6 +178,8 @@ mod tests {
             ("\"/dev/hailo0\"", "\"/etc/hailo0\"", "does not lie in /dev"),
             ("thermal = [\"/sys/", "thermal = [\"/tmp/", "does not lie in /sys"),
             ("count = 4", "count = 0", "has a zero"),
+            ("int8_share = 0.25", "int8_share = 1.5", "int8_share is 1.5"),
+            ("int8_share = 0.25", "int8_share = nan", "a share of the peak"),
             ("count = 4", "cuont = 4", "unknown field `cuont`"),
             ("class = \"sd\"", "class = \"tape\"", "tape"),
             ("of = [\"memory\"", "of = [\"memori\"", "no source speaks for \"memory\""),
