@@ -35,8 +35,10 @@ impl Toolchain {
         println!("setup: rustup target add {}", target.triple);
         let added = Run::new("rustup").args(["target", "add", &target.triple]).output();
         if let Err(error) = added {
-            debian::ensure(&target.debian_std)
-                .with_context(|| format!("no Rust for {}: {error}", target.triple))?;
+            println!("setup: {}; Debian's Rust is taken instead", in_short(&error));
+            debian::ensure(&target.debian_std).with_context(|| {
+                format!("no Rust for {}: rustup cannot add it here", target.triple)
+            })?;
         }
         Self::find(target)
             .with_context(|| format!("no Rust standard library for {} was found", target.triple))
@@ -60,6 +62,15 @@ impl Toolchain {
             let source = debian.join("src/rust/library/std/Cargo.toml");
             (wants_source && source.exists()).then_some(Self::DebianFromSource)
         }
+    }
+
+    /// The device's binary for a target, if it is built: by this toolchain or the other, the newest.
+    pub fn built(target: &Target, profile: &str) -> Option<PathBuf> {
+        [Self::Rustup, Self::Debian]
+            .map(|toolchain| toolchain.output_dir(target, profile).join("plantain"))
+            .into_iter()
+            .filter(|path| path.is_file())
+            .max_by_key(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
     }
 
     /// Where this toolchain's outputs for a target lie.
@@ -109,6 +120,13 @@ impl Toolchain {
     }
 }
 
+/// What went wrong, without the program's whole report.
+fn in_short(error: &anyhow::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("error: "));
+    line.or(text.lines().next()).unwrap_or_default().to_string()
+}
+
 /// Flags that keep this machine's paths out of what is built.
 fn remapped() -> impl Iterator<Item = String> {
     let home = |variable: &str, folder: &str| {
@@ -147,9 +165,9 @@ fn has_std(lib: &Path) -> bool {
     })
 }
 
-/// Builds this machine's own binary.
+/// Builds this machine's own binary, with the features that the whole workspace has: tests find their crates built.
 pub fn host() -> Result<()> {
-    Run::cargo().args(["build", "--release", "--package", "plantain-daemon"]).run()
+    Run::cargo().args(["build", "--release", "--workspace", "--bin", "plantain"]).run()
 }
 
 /// Builds the device's binary for a board and returns where it lies.

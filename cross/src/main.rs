@@ -9,6 +9,7 @@ mod licences;
 mod package;
 mod qemu;
 mod setup;
+mod size;
 mod target;
 mod test;
 mod tidy;
@@ -67,6 +68,8 @@ enum Task {
     },
     /// Test a board's binary on the emulated board: its processor, then its kernel, memory and disks.
     Qemu(qemu::Options),
+    /// Print the bytes of binary, pack, package and arena by board; fails where one is beyond its bound.
+    Size(size::Options),
     /// Check the house rules only (a second).
     Tidy,
     /// Check licences, banned crates and sources against deny.toml.
@@ -104,6 +107,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Dist { targets } => package::dist::run(&targets),
         Task::Qemu(options) => qemu::run(&options),
+        Task::Size(options) => size::run(&options),
         Task::Tidy => tidy::run(),
         Task::Licences => licences::run(),
     }

@@ -35,8 +35,19 @@ pub struct Target {
     /// Debian packages that bring Rust's standard library where rustup cannot.
     #[serde(default)]
     pub debian_std: Vec<String>,
+    /// Whether packages are tried in a Debian of this architecture. Not for armhf: adding it as a third architecture has
+    /// broken apt's index of the second.
+    #[serde(default)]
+    pub debian_root: bool,
+    /// Whether pictures have the bytes of every other machine's; 32-bit NEON flushes denormals.
+    #[serde(default = "yes")]
+    pub same_bytes: bool,
     /// The stripped device binary may not be larger than this many bytes.
     pub binary_bytes_max: u64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Target {
@@ -139,6 +150,18 @@ mod tests {
     fn every_board_has_a_target() {
         for board in plantain_boards::all() {
             assert_eq!(Target::of_board(board).unwrap().triple, board.triple);
+        }
+    }
+
+    #[test]
+    fn cross_knows_every_target() {
+        let text = std::fs::read_to_string(workspace::root().join("Cross.toml")).unwrap();
+        let settings: toml::Table = text.parse().unwrap();
+        let known = settings["target"].as_table().unwrap();
+        for name in names().unwrap() {
+            let triple = Target::load(&name).unwrap().triple;
+            let image = known[&triple]["image"].as_str().unwrap();
+            assert!(image.contains(&format!("/{triple}:")), "{image}");
         }
     }
 

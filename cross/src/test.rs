@@ -2,7 +2,7 @@
 
 use crate::command::Run;
 use crate::setup::{self, Want};
-use crate::{compile, licences, qemu, tidy, workspace};
+use crate::{compile, licences, qemu, size, tidy, workspace};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,8 +16,14 @@ pub enum Missing {
     IsAnError,
 }
 
-/// Processors whose instructions differ in what our kernels use: none, SDOT and fp16, all.
-const CPUS: [&str; 3] = ["cortex-a53", "cortex-a76", "max"];
+/// Processors of the boards, and one that has all that our kernels use: without SDOT (two), with SDOT and fp16, with I8MM.
+const CPUS: [&str; 4] = ["cortex-a53", "cortex-a72", "cortex-a76", "max"];
+
+/// The board that is emulated whole: the smallest.
+const BOARD: &str = "rpi-zero2w";
+
+/// Profile of the binaries that are tested.
+const RELEASE: &str = "release";
 
 /// Runs every check; `rest` goes to the closing `cargo test`.
 pub fn run(rest: &[String], missing: Missing) -> Result<()> {
@@ -49,9 +55,9 @@ pub fn run(rest: &[String], missing: Missing) -> Result<()> {
     if !absent.contains(&"Python for tests") {
         variables.push(("PLANTAIN_PYTHON", workspace::venv_binary("python")));
     }
-    if !absent.contains(&"ARM compiler and emulator") {
+    if !absent.contains(&setup::ARM) {
         step("ARM under emulation", || {
-            variables.extend(arm()?);
+            variables.extend(arm(!absent.contains(&setup::MACHINES))?);
             Ok(())
         })?;
     }
@@ -73,17 +79,23 @@ fn prepare(missing: Missing) -> Result<Vec<&'static str>> {
     Ok(absent)
 }
 
-/// Runs the runtime's own tests as ARM code on each processor and draws the same picture on each; a whole board is
-/// `cargo xtask qemu BOARD`. Returns variables for the tests to come.
-fn arm() -> Result<Vec<(&'static str, PathBuf)>> {
+/// Runs the runtime's own tests as ARM code on each processor and draws the same picture on each; then boots a whole
+/// board, which serves over MQTT and loses its power, and measures what boards are given. Returns variables for the tests
+/// to come.
+fn arm(machines: bool) -> Result<Vec<(&'static str, PathBuf)>> {
     let (target, toolchain) = setup::arm()?;
     let emulator = compile::emulator(&target)?;
     let expected = qemu::user::host_picture()?;
-    let binary = compile::target(&target, "release")?;
+    let binary = compile::target(&target, RELEASE)?;
     for cpu in CPUS {
         qemu::user::runtime_tests(&target, toolchain, cpu)?;
         qemu::user::same_picture(&target, &binary, cpu, &expected)?;
     }
+    if machines {
+        let board = plantain_boards::find(BOARD)?;
+        qemu::whole(board, &binary, board.ram_bytes, &expected)?;
+    }
+    size::report(plantain_boards::all(), RELEASE)?;
     Ok(vec![("PLANTAIN_AARCH64_BIN", binary), ("PLANTAIN_QEMU_AARCH64", emulator)])
 }
 

@@ -1,15 +1,13 @@
 //! A Debian package: an `ar` of a version, the control files and the installed files.
 
 use super::archive::{self, Entry};
-use super::{VERSION, check, files, folder, time_stamp};
+use super::{MAINTAINER, VERSION, check, files, folder, time_stamp};
 use crate::compile;
+use crate::size::Bounds;
 use crate::target::Target;
 use anyhow::{Context, Result, bail};
 use plantain_boards::Board;
 use std::path::{Path, PathBuf};
-
-/// Largest package, bytes.
-const DEB_BYTES_MAX: usize = 36_000_000;
 
 const POSTINST: &str = "#!/bin/sh
 set -e
@@ -54,18 +52,24 @@ pub fn build(board: &Board, profile: &str) -> Result<PathBuf> {
 /// Writes the package of a built binary.
 pub fn write(target: &Target, binary: &Path) -> Result<PathBuf> {
     let bytes = package(&files::installed(binary)?, &target.debian_arch, time_stamp())?;
-    if bytes.len() > DEB_BYTES_MAX {
+    let bytes_max = Bounds::load()?.deb_bytes_max;
+    if bytes.len() as u64 > bytes_max {
         bail!(
-            "the package has {} bytes, at most {DEB_BYTES_MAX} are allowed; look at the pack's size",
+            "the package has {} bytes, at most {bytes_max} are allowed (cross/sizes.toml); look at the pack's size",
             bytes.len()
         );
     }
     std::fs::create_dir_all(folder())?;
-    let path = folder().join(format!("plantain_{VERSION}_{}.deb", target.debian_arch));
+    let path = path(target);
     std::fs::write(&path, &bytes)
         .with_context(|| format!("{} cannot be written", path.display()))?;
     println!("{}: {} bytes", path.display(), bytes.len());
     Ok(path)
+}
+
+/// Where a target's package is put.
+pub fn path(target: &Target) -> PathBuf {
+    folder().join(format!("plantain_{VERSION}_{}.deb", target.debian_arch))
 }
 
 fn package(files: &[Entry], architecture: &str, time: u64) -> Result<Vec<u8>> {
@@ -89,7 +93,7 @@ fn control(files: &[Entry], architecture: &str) -> String {
         "Package: plantain
 Version: {VERSION}
 Architecture: {architecture}
-Maintainer: plantain <dev@plantain.invalid>
+Maintainer: {MAINTAINER}
 Installed-Size: {}
 Section: graphics
 Priority: optional

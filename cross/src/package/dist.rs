@@ -39,8 +39,9 @@ fn device_targets() -> Result<Vec<String>> {
 /// Everything of the package under one folder, for systems without dpkg.
 fn tarball(target: &Target, binary: &Path) -> Result<PathBuf> {
     let mut entries = files::installed(binary)?;
-    entries
-        .push(Entry::text("README.md", std::fs::read(crate::workspace::root().join("README.md"))?));
+    for name in ["README.md", "LICENSE-APACHE"] {
+        entries.push(Entry::text(name, std::fs::read(crate::workspace::root().join(name))?));
+    }
     let name = format!("plantain-{VERSION}-{}", target.name);
     let bytes = archive::tar_gz(&entries, &format!("{name}/"), time_stamp())?;
     let path = folder().join(format!("{name}.tar.gz"));

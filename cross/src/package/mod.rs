@@ -8,6 +8,7 @@ mod check;
 pub mod deb;
 pub mod dist;
 mod files;
+mod root;
 mod sbom;
 
 use crate::command::Run;
@@ -26,6 +27,9 @@ pub fn time_stamp() -> u64 {
 pub fn folder() -> PathBuf {
     workspace::target_dir().join("packages")
 }
+
+/// Who answers for packages.
+const MAINTAINER: &str = "plantain <dev@plantain.invalid>";
 
 /// The version of everything in the workspace.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -56,6 +56,12 @@ const COMMANDS: [&str; 30] = [
     "wc",
 ];
 
+/// Debian's name of its newest kernel for arm64 machines that are emulated.
+const KERNEL: &str = "linux-image-cloud-arm64:arm64";
+
+/// Its static busybox.
+const BUSYBOX: &str = "busybox-static:arm64";
+
 /// Files of Debian's packages, unpacked.
 pub struct Base {
     files: PathBuf,
@@ -72,7 +78,9 @@ impl Base {
         }
         let debs = folder.join("debs");
         std::fs::create_dir_all(&debs)?;
-        debian::download_kernel_and_busybox(&debs)?;
+        debian::download(&debs, &[BUSYBOX.into()], "arm64")
+            .context("emulated boards boot Debian's kernel and busybox")?;
+        debian::download(&debs, &[debian::stands_for(KERNEL)?], "arm64")?;
         for entry in std::fs::read_dir(&debs)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {

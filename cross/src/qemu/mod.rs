@@ -3,13 +3,13 @@
 //! Enters: a board's profile, the binary and the pack. Leaves: a verdict, with the hash of the picture that the emulated
 //! board drew. Never a statement about speed: emulation proves what is computed, not how fast.
 
-mod broker;
+pub mod broker;
 mod guest;
 mod initramfs;
 mod machine;
 mod system;
 pub mod user;
-mod watch;
+pub mod watch;
 
 pub use system::bundled_pack;
 
@@ -61,8 +61,16 @@ pub fn run(options: &Options) -> Result<()> {
     whole(&board, &binary, ram_bytes, &expected)
 }
 
+/// Installs what emulated boards need: the emulator, a kernel and a root for them, the broker that they talk to.
+pub fn ensure() -> Result<()> {
+    debian::ensure(&setup::SYSTEM_EMULATION_PACKAGES)?;
+    debian::ensure(&setup::BROKER_PACKAGES)?;
+    guest::Base::ensure().map(|_| ())
+}
+
 /// Tests a board's binary on the whole emulated board.
 pub fn whole(board: &Board, binary: &Path, ram_bytes: u64, expected: &str) -> Result<()> {
-    debian::ensure(&setup::SYSTEM_EMULATION_PACKAGES)?;
+    ensure()?;
+    println!("{}: every instruction is emulated, KVM is neither needed nor used", board.title);
     system::run(board, binary, ram_bytes, expected)
 }

@@ -1,5 +1,6 @@
 //! A program in the background, watched line by line.
 
+use crate::command::Run;
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -97,6 +98,21 @@ impl Watch {
         Ok(())
     }
 
+    /// Asks the program to end, or those that it has started where it only runs others, and waits until all have.
+    ///
+    /// # Errors
+    /// If it does not end in time, or ends with an error.
+    pub fn terminate(mut self, patience: Duration) -> Result<()> {
+        let children = children(self.child.id());
+        let asked = if children.is_empty() { vec![self.child.id().to_string()] } else { children };
+        Run::new("kill").args(asked).output()?;
+        let status = self.wait_for_end(patience)?;
+        if !status.success() {
+            bail!("{} ended with {status}; its last words:\n{}", self.name, self.tail());
+        }
+        Ok(())
+    }
+
     /// Every line so far.
     pub fn log(&self) -> &[String] {
         &self.log
@@ -115,10 +131,20 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // It may have ended by itself: then there is nothing to kill.
+        // It may have ended by itself: then there is nothing to kill. What it started does not end with it.
+        let children = children(self.child.id());
+        if !children.is_empty() {
+            Run::new("kill").arg("-KILL").args(children).succeeds();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Numbers of the processes that a process has started; none where the system does not tell.
+fn children(parent: u32) -> Vec<String> {
+    let listed = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    listed.unwrap_or_default().split_whitespace().map(String::from).collect()
 }
 
 #[cfg(test)]
@@ -140,6 +166,15 @@ mod tests {
         assert!(watch.wait_for_end(SOON).unwrap().success());
         assert_eq!(watch.said("value:"), Some("7"));
         assert_eq!(watch.log().len(), 3);
+    }
+
+    #[test]
+    fn what_runs_others_ends_with_them() {
+        let mut watch = shell("sleep 60 & echo $!; wait; echo ended");
+        let number = watch.wait_for(&[""], SOON).unwrap();
+        assert_eq!(children(watch.child.id()).concat(), number);
+        watch.terminate(SOON).unwrap();
+        assert!(!Run::new("kill").args(["-0", &number]).succeeds());
     }
 
     #[test]

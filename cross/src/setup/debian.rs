@@ -40,34 +40,39 @@ pub fn ensure<S: AsRef<str>>(packages: &[S]) -> Result<()> {
     Ok(())
 }
 
-/// Downloads Debian's kernel for emulated arm64 boards, and a static busybox, into a folder.
+/// Downloads packages of an architecture, not what they depend on, into a folder.
 ///
-/// Needs no root where arm64 packages are known already.
-pub fn download_kernel_and_busybox(folder: &Path) -> Result<()> {
-    const KERNEL: &str = "linux-image-cloud-arm64:arm64";
-    const BUSYBOX: &str = "busybox-static:arm64";
-    let advice = "emulated boards boot Debian's kernel, which apt-get downloads";
+/// Needs no root where packages of that architecture are known already.
+pub fn download(folder: &Path, packages: &[String], architecture: &str) -> Result<()> {
+    let advice = format!("packages of {architecture} are downloaded by apt-get");
     if find_program("apt-get").is_none() {
         bail!("{advice}; there is no apt-get here, so run this in a Debian or Ubuntu container");
     }
-    let depends = || {
-        let text = Run::new("apt-cache").args(["depends", KERNEL]).output().ok()?;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "))?.to_string();
-        Some(line)
-    };
-    let kernel = match depends() {
-        Some(kernel) => kernel,
-        None => {
-            let root = Root::find().with_context(|| {
-                format!("{advice}; run: sudo dpkg --add-architecture arm64 && sudo apt-get update")
-            })?;
-            add_architecture(&root, "arm64")?;
-            root.run("apt-get").args(["update", "-q"]).output()?;
-            depends().with_context(|| format!("{advice}, and it does not know {KERNEL}"))?
+    let first = packages.first().map(String::as_str).unwrap_or_default();
+    let known = || Run::new("apt-cache").args(["show", "--no-all-versions", first]).succeeds();
+    if !known() {
+        let root = Root::find().with_context(|| {
+            format!(
+                "{advice}; run: sudo dpkg --add-architecture {architecture} && sudo apt-get update"
+            )
+        })?;
+        add_architecture(&root, architecture)?;
+        root.run("apt-get").args(["update", "-q"]).output()?;
+        if !known() {
+            bail!("{advice}, and it does not know {first}");
         }
-    };
-    Run::new("apt-get").args(["download", "-q", &kernel, BUSYBOX]).dir(folder).output()?;
+    }
+    Run::new("apt-get").args(["download", "-q"]).args(packages).dir(folder).output()?;
     Ok(())
+}
+
+/// The package that a name for the newest version of something stands for.
+pub fn stands_for(package: &str) -> Result<String> {
+    let text = Run::new("apt-cache").args(["depends", package]).output()?;
+    text.lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
+        .map(String::from)
+        .with_context(|| format!("apt-cache does not say what {package} stands for"))
 }
 
 /// Whether dpkg knows the package as installed.

@@ -16,28 +16,36 @@ use anyhow::{Context, Result};
 pub enum Want {
     /// What `cargo xtask test` uses.
     Tests,
-    /// Also what the emulated boards and the packages use.
+    /// Also what packages are tried in.
     Everything,
 }
 
 /// The broker that the daemon's tests talk to.
-const BROKER_PACKAGES: [&str; 2] = ["mosquitto", "mosquitto-clients"];
+pub const BROKER_PACKAGES: [&str; 2] = ["mosquitto", "mosquitto-clients"];
 
-/// Emulation of whole machines.
-pub const SYSTEM_EMULATION_PACKAGES: [&str; 1] = ["qemu-system-arm"];
+/// Emulation of whole machines, and what makes disks for them.
+pub const SYSTEM_EMULATION_PACKAGES: [&str; 2] = ["qemu-system-arm", "e2fsprogs"];
 
 /// One part of the set-up: its name, and what it does.
 type Part = (&'static str, fn() -> Result<()>);
 
-const TEST_PARTS: [Part; 4] = [
+const TEST_PARTS: [Part; 5] = [
     ("rustfmt and clippy", components),
     ("Python for tests", venv::ensure),
     ("MQTT broker", || debian::ensure(&BROKER_PACKAGES)),
-    ("ARM compiler and emulator", || arm().map(|_| ())),
+    (ARM, || arm().map(|_| ())),
+    (MACHINES, crate::qemu::ensure),
 ];
 
+/// Name of the part that builds for ARM and runs it on emulated processors.
+pub const ARM: &str = "ARM compiler and emulator";
+
+/// Name of the part that emulates whole boards.
+pub const MACHINES: &str = "emulated machines";
+
+/// What a package is tried in.
 const EXTRA_PARTS: [Part; 1] =
-    [("emulated machines", || debian::ensure(&SYSTEM_EMULATION_PACKAGES))];
+    [("package trials", || debian::ensure(&["proot", "fakeroot", "systemd"]))];
 
 /// Sets everything up; the first part that fails is the error.
 pub fn run(want: Want) -> Result<()> {
