@@ -1,7 +1,7 @@
 """What the daemon adds: from a prompt's receipt to the start of drawing, and from the picture to its last byte in the socket.
 
-Run it by hand on a quiet machine: `nice -n -10 python tests/mqtt/overhead.py`. It also tells what this storage takes for
-one synced line, which accepting pays once and answering pays once.
+Run it by hand on a quiet machine: `nice -n -10 python tests/mqtt/overhead.py`. It also tells what this storage takes for one
+synced line: the acknowledgement of a prompt and the result of a picture wait for one each, drawing and pictures do not.
 """
 
 from __future__ import annotations
@@ -31,18 +31,15 @@ def sync_ms(folder: Path) -> float:
 
 
 def overhead():
-    with Bench() as bench:
+    # The tests' broker writes all it knows to disk after each message; here it must not add to what is measured.
+    with Bench(broker_extra="persistence false\n") as bench:
         bench.daemon().connected()
         client = bench.client()
-        starts, totals = [], []
+        starts = []
         for number in range(PROMPTS):
-            sent = time.perf_counter()
             client.send({"prompt": "a cat", "id": f"o{number}", "client": "overhead"})
             result = client.result(id=f"o{number}")
-            took_ms = (time.perf_counter() - sent) * 1e3
-            drawn_ms = (result["seconds"]["total"] + result["seconds"]["encode"]) * 1e3
             starts.append(result["start_ms"])
-            totals.append(took_ms - drawn_ms)
         newest = {}
 
         def counted() -> bool:
@@ -55,8 +52,7 @@ def overhead():
         wait_for("a status after the last picture", counted, 40)
         publish = newest["overhead_ms"]["publish"]
         start = statistics.median(starts)
-        print(f"{PROMPTS} prompts, medians: receipt to start {start:.2f} ms, picture to socket {publish:.2f} ms, "
-              f"all that is not drawing as a client sees it {statistics.median(totals):.2f} ms; "
+        print(f"{PROMPTS} prompts, medians: receipt to start {start:.2f} ms, picture to socket {publish:.2f} ms; "
               f"one synced line takes {sync_ms(bench.folder):.2f} ms here")  # fmt: skip
         check(start < LIMIT_MS and publish < LIMIT_MS, f"{LIMIT_MS} ms are allowed for each")
 

@@ -125,7 +125,7 @@ impl Machine {
         Decision::Accept
     }
 
-    /// Takes a job whose acceptance is in the journal.
+    /// Takes a job; it is accepted once its record is in the journal, and [`Machine::forget`] takes it back if that fails.
     ///
     /// # Panics
     /// If the queue is full or the name is known: [`Machine::decide`] said [`Decision::Accept`] for it.
@@ -197,6 +197,10 @@ impl Machine {
     /// Drops a job and its answer.
     pub fn forget(&mut self, job: &str) -> Option<Job> {
         let entry = self.entries.remove(job)?;
+        self.queue.remove(job);
+        if self.drawing.as_deref() == Some(job) {
+            self.drawing = None;
+        }
         if let State::Answered { answer, .. } = &entry.state {
             self.answers_bytes -= answer.image_bytes();
             self.answered.retain(|name| name != job);

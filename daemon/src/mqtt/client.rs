@@ -99,8 +99,8 @@ pub enum Event {
     },
     /// A message came.
     Message(Box<Message>),
-    /// A message has left through the socket.
-    Sent(u64),
+    /// A message has left through the socket, and when.
+    Sent(u64, Instant),
     /// The broker has a message, or will never have it: it refused it, or it is larger than the broker takes.
     Delivered(u64),
     /// It is gone, or could not be made; the next call of [`Connection::next`] waits and tries again.
@@ -111,8 +111,19 @@ pub enum Event {
 enum Raw {
     /// A new connection is being made; requests go here.
     Fresh(AsyncClient),
-    Event(Box<rumqttc::v5::Event>),
+    Event(Box<rumqttc::v5::Event>, Instant),
     Lost(ConnectionError),
+}
+
+/// Why a connection cannot even be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A TLS file is not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system gives no thread.
+    #[error("the connection cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// The daemon's end of the connection to the broker.
@@ -154,7 +165,7 @@ async fn keep_connecting(options: MqttOptions, pause_ms_max: u64, out: Sender<Ra
                     if matches!(event, rumqttc::v5::Event::Incoming(Packet::ConnAck(_))) {
                         failures = 0;
                     }
-                    if out.send(Raw::Event(Box::new(event))).await.is_err() {
+                    if out.send(Raw::Event(Box::new(event), Instant::now())).await.is_err() {
                         return;
                     }
                 }
@@ -176,15 +187,16 @@ async fn keep_connecting(options: MqttOptions, pause_ms_max: u64, out: Sender<Ra
 }
 
 impl Connection {
-    /// A connection as configured; `will` is published, retained, when it is lost. Call it inside a tokio runtime.
+    /// A connection as configured; `will` is published, retained, when it is lost. It runs on a thread of its own, so that
+    /// what was handed to it leaves, and keep-alives are kept, while the daemon waits for the disk.
     ///
     /// # Errors
-    /// [`TlsError`] if TLS is configured and its files are not usable.
+    /// [`OpenError`] if TLS is configured and its files are not usable, or there is no thread.
     pub fn open(
         config: &Config,
         password: Option<String>,
         will: (String, Vec<u8>),
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, OpenError> {
         let (host, port, is_tls) = config.broker_address().unwrap_or_default();
         let mut options = MqttOptions::new(config.client_id(), host, port);
         options.set_keep_alive(Duration::from_secs(u64::from(config.keep_alive_seconds)));
@@ -215,7 +227,11 @@ impl Connection {
             options.set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)));
         }
         let (out, raw) = channel(REQUESTS_MAX);
-        tokio::spawn(keep_connecting(options, u64::from(config.reconnect_seconds_max) * 1000, out));
+        let pause_ms_max = u64::from(config.reconnect_seconds_max) * 1000;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("mqtt".into()).spawn(move || {
+            runtime.block_on(keep_connecting(options, pause_ms_max, out));
+        })?;
         Ok(Connection {
             raw,
             client: None,
@@ -334,8 +350,8 @@ impl Connection {
             }
             match self.raw.recv().await? {
                 Raw::Fresh(client) => self.client = Some(client),
-                Raw::Event(event) => {
-                    if let Some(event) = self.translate(*event) {
+                Raw::Event(event, at) => {
+                    if let Some(event) = self.translate(*event, at) {
                         return Some(event);
                     }
                 }
@@ -355,23 +371,23 @@ impl Connection {
         Event::Lost(explain(error))
     }
 
-    fn translate(&mut self, event: rumqttc::v5::Event) -> Option<Event> {
+    fn translate(&mut self, event: rumqttc::v5::Event, at: Instant) -> Option<Event> {
         match event {
             rumqttc::v5::Event::Outgoing(Outgoing::Publish(packet)) if packet != 0 => {
                 let token = self.handed.pop_front().flatten();
                 self.in_flight.insert(packet, token);
-                token.map(Event::Sent)
+                token.map(|token| Event::Sent(token, at))
             }
             rumqttc::v5::Event::Outgoing(Outgoing::Disconnect) => {
                 self.connected = false;
                 Some(Event::Lost("goodbye was said".to_owned()))
             }
             rumqttc::v5::Event::Outgoing(_) => None,
-            rumqttc::v5::Event::Incoming(packet) => self.incoming(packet),
+            rumqttc::v5::Event::Incoming(packet) => self.incoming(packet, at),
         }
     }
 
-    fn incoming(&mut self, packet: Packet) -> Option<Event> {
+    fn incoming(&mut self, packet: Packet, at: Instant) -> Option<Event> {
         match packet {
             Packet::ConnAck(ack) => {
                 self.connected = true;
@@ -404,15 +420,15 @@ impl Connection {
                 }
                 None
             }
-            Packet::Publish(publish) => Some(Event::Message(Box::new(self.message(publish)))),
+            Packet::Publish(publish) => Some(Event::Message(Box::new(self.message(publish, at)))),
             _ => None,
         }
     }
 
-    fn message(&self, publish: Publish) -> Message {
+    fn message(&self, publish: Publish, received: Instant) -> Message {
         let properties = publish.properties.clone().unwrap_or_default();
         Message {
-            received: Instant::now(),
+            received,
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.to_vec(),
             retained: publish.retain,

@@ -29,6 +29,10 @@ pub fn explain(error: &ConnectionError) -> String {
         ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             "nobody listens at the broker's address".to_owned()
         }
+        // TLS 1.3 tells a client that its certificate is refused only after the handshake.
+        error if error.to_string().contains("fatal alert") => {
+            format!("TLS failed: {error}; check client_cert and client_key")
+        }
         ConnectionError::Timeout(_) => "the broker did not answer in time".to_owned(),
         error => error.to_string(),
     }

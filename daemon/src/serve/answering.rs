@@ -99,6 +99,10 @@ impl App {
             Err(reason) => drop(result.insert("error".into(), reason.into())),
         }
         self.counters.ended(outcome);
+        // The pictures leave while the disk works: drawn again after a crash they would be the same bytes. The result, whose
+        // times would be others, waits until it is safe.
+        let mut result = Value::Object(result);
+        let image_error = self.send_images(name, &job.reply, &images, times);
         if let Err(error) = self.answers.store(name, &images) {
             // Drawing it again gives the same bytes, so that only the time is lost.
             log::error!(
@@ -109,14 +113,17 @@ impl App {
             .iter()
             .map(|(format, image)| Stored { bytes: image.len() as u64, format: *format })
             .collect();
-        let answer = Answer { outcome, result: Value::Object(result), images: stored };
+        let answer = Answer { outcome, result: result.clone(), images: stored };
         let record = Record::Answered { job: name.to_owned(), answer: Box::new(answer.clone()) };
         if let Err(error) = self.journal.append(&record) {
             log::error!("{error}");
         }
         self.machine.answer(name, answer);
         log::info!("job {name} ended: {outcome:?}");
-        self.send_answer(name, None, Some(images), times);
+        if let Some(reason) = image_error {
+            result["image_error"] = reason.into();
+        }
+        self.send_result(name, &job.reply, &result);
         self.arrivals.forget(name);
         self.tidy();
     }
@@ -132,49 +139,50 @@ impl App {
         vec![("total_ms".into(), total_ms.into()), ("start_ms".into(), start_ms.into())]
     }
 
+    /// Sends a kept answer: to its own topics or, for a repeated prompt, to that prompt's reply topic too.
     pub(super) fn publish_answer(&mut self, name: &str, reply: Option<Reply>) {
         if reply.is_none() && self.publishing.is_under_way(name) {
             return;
         }
-        self.send_answer(name, reply, None, None);
-    }
-
-    /// Sends a job's answer: to its own topics, or, for a repeated prompt, to that prompt's reply topic too.
-    fn send_answer(
-        &mut self,
-        name: &str,
-        reply: Option<Reply>,
-        fresh: Option<Vec<(Format, Vec<u8>)>>,
-        times: Option<Times>,
-    ) {
         let Some((job, answer)) = self.machine.answer_of(name) else { return };
         let (reply, answer) = (reply.unwrap_or_else(|| job.reply.clone()), answer.clone());
-        let images = match fresh {
-            Some(images) => images,
-            None => self.stored_images(name, &answer),
-        };
-        let mut result = answer.result.clone();
-        let (total, room) = (images.len(), fit::image_bytes_max(self.packet_bytes_max));
-        for (index, (format, image)) in images.into_iter().enumerate() {
+        let images = self.stored_images(name, &answer);
+        let mut result = answer.result;
+        if let Some(reason) = self.send_images(name, &reply, &images, None) {
+            result["image_error"] = reason.into();
+        }
+        self.send_result(name, &reply, &result);
+    }
+
+    /// Sends pictures; if one is too large for the broker, why.
+    fn send_images(
+        &mut self,
+        name: &str,
+        reply: &Reply,
+        images: &[(Format, Vec<u8>)],
+        times: Option<Times>,
+    ) -> Option<String> {
+        let room = fit::image_bytes_max(self.packet_bytes_max);
+        let mut image_error = None;
+        for (index, (format, image)) in images.iter().enumerate() {
             if image.len() > room {
-                let reason = format!(
-                    "it has {} bytes but the broker takes {room}; raise its limit",
-                    image.len()
-                );
+                let bytes = image.len();
+                let reason =
+                    format!("it has {bytes} bytes but the broker takes {room}; raise its limit");
                 log::warn!("picture {index} of job {name} is not sent: {reason}");
-                result["image_error"] = reason.into();
+                image_error = Some(reason);
                 continue;
             }
             let properties = vec![
                 ("job".to_owned(), name.to_owned()),
                 ("index".to_owned(), index.to_string()),
-                ("count".to_owned(), total.to_string()),
+                ("count".to_owned(), images.len().to_string()),
             ];
             for (topic, retain) in [(Some(self.topics.image()), true), (reply.topic.clone(), false)]
             {
                 let Some(topic) = topic else { continue };
-                let token = Some(self.publishing.token(name));
-                if let (true, Some(times), Some(token)) = (index == 0 && retain, times, token) {
+                let token = self.publishing.token(name);
+                if let (true, Some(times)) = (index == 0 && retain, times) {
                     self.publishing.measure(token, times.ready);
                 }
                 self.connection.publish(Outbound {
@@ -184,11 +192,15 @@ impl App {
                     content_type: Some(format.content_type()),
                     correlation: reply.correlation(),
                     properties: properties.clone(),
-                    token,
+                    token: Some(token),
                     at_most_once: false,
                 });
             }
         }
+        image_error
+    }
+
+    fn send_result(&mut self, name: &str, reply: &Reply, result: &Value) {
         let payload = result.to_string().into_bytes();
         for topic in [Some(self.topics.result()), reply.topic.clone()].into_iter().flatten() {
             let token = Some(self.publishing.token(name));
@@ -202,7 +214,7 @@ impl App {
                 ..Outbound::default()
             };
             if let Err(reason) = fit::check(&message, self.packet_bytes_max) {
-                message.payload = short_result(&result, &reason);
+                message.payload = short_result(result, &reason);
             }
             self.connection.publish(message);
         }

@@ -59,9 +59,10 @@ impl App {
         match event {
             Event::Connected { packet_bytes_max } => self.connected(packet_bytes_max),
             Event::Message(message) => self.message(*message),
-            Event::Sent(token) => {
+            Event::Sent(token, at) => {
                 if let Some(ready) = self.publishing.sent(token) {
-                    self.counters.publish_ms.add(ready.elapsed().as_secs_f64() * 1e3);
+                    let passed = at.saturating_duration_since(ready);
+                    self.counters.publish_ms.add(passed.as_secs_f64() * 1e3);
                 }
             }
             Event::Delivered(token) => {

@@ -130,8 +130,21 @@ impl App {
 
     fn accept(&mut self, job: Job, message: Message, grouped: bool) {
         let delivery = message.delivery;
+        let at_once = self.machine.drawing().is_none() && self.machine.queue().is_empty();
+        self.arrivals.note(&job.job, message.received, message.expiry_seconds, at_once);
+        self.machine.accept(job.clone());
+        // Drawing starts while the disk works. Nothing is promised before the record is safe, and what the drawer says is
+        // heard after that.
+        if at_once && !self.arrivals.is_late(&job.job, job.deadline_ms) {
+            self.draw_next();
+        }
         if let Err(error) = self.journal.append(&Record::Accepted { job: Box::new(job.clone()) }) {
             log::error!("{error}");
+            if self.machine.drawing() == Some(&job.job) {
+                self.drawer.stop();
+            }
+            self.machine.forget(&job.job);
+            self.arrivals.forget(&job.job);
             let reason = format!("this device cannot keep the prompt safe: {error}");
             let id = job.identity.as_ref().map(|identity| identity.id.clone());
             return self.refuse(delivery, &job.reply, id.as_deref(), &reason);
@@ -148,9 +161,6 @@ impl App {
         } else {
             self.connection.acknowledge(delivery);
         }
-        let at_once = self.machine.drawing().is_none() && self.machine.queue().is_empty();
-        self.arrivals.note(&job.job, message.received, message.expiry_seconds, at_once);
-        self.machine.accept(job);
         self.draw_next();
         self.publish_status();
     }
