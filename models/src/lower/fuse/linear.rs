@@ -110,6 +110,21 @@ impl Fuser {
         Some(self.push(Node { kind, inputs: vec![id], ..node.clone() }))
     }
 
+    /// A convolution whose bias is computed (tract folds a timestep's projection into it, for one sample): an addition.
+    pub(super) fn computed_bias(&mut self, node: &Node) -> Option<Id> {
+        let Kind::Conv(conv) = &node.kind else { return None };
+        let [x, kernel, bias] = node.inputs[..] else { return None };
+        if self.flow.constant(bias).is_some() {
+            return None;
+        }
+        let mut shape = vec![Size::same(1, self.bindings()); node.shape.len()];
+        shape[conv.channel_axis] = node.shape[conv.channel_axis].clone();
+        let bias = self.reshaped(node, bias, shape);
+        let plain = self.helper(node, node.kind.clone(), vec![x, kernel], node.shape.clone());
+        let kind = Kind::Binary(Binary::Add);
+        Some(self.push(Node { kind, inputs: vec![plain, bias], ..node.clone() }))
+    }
+
     /// A constant along the made axes (or channels) added to a matmul or convolution.
     pub(super) fn bias(&mut self, node: &Node) -> Option<Id> {
         let (x, constant) = match node.kind {

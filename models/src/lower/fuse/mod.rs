@@ -38,7 +38,7 @@ struct Fuser {
 /// A pattern: the fused form of a node, or nothing if the node is not of its kind.
 type Pattern = fn(&mut Fuser, &Node) -> Option<Id>;
 
-const PATTERNS: [Pattern; 27] = [
+const PATTERNS: [Pattern; 28] = [
     Fuser::fold_cast,
     Fuser::broadcast_to_itself,
     Fuser::scalar_operand,
@@ -50,6 +50,7 @@ const PATTERNS: [Pattern; 27] = [
     Fuser::linear,
     Fuser::attention,
     Fuser::sdpa,
+    Fuser::computed_bias,
     Fuser::bias,
     Fuser::bias_after_reshape,
     Fuser::channel_scale,

@@ -2,13 +2,13 @@
 
 use super::math::exp;
 use super::{Lanes, load_part, load_row, store_part, store_row, to_array};
-use crate::kernel::{ATTENTION_KEYS, Attention, LANES, Rows, RowsMut, reference::tree_sum};
+use crate::kernel::{ATTENTION_KEYS, Attention, LANES, Rows, RowsMut};
 
 /// The parts of the scratch.
 struct Parts<'a> {
     /// Keys of the tile by column, `[head, 64]`.
     keys: &'a mut [f32],
-    /// Values of the tile by row, `[64, width]`, where width is head padded to 16.
+    /// Values of the tile by 16 columns, `[width / 16, 64, 16]`, where width is head padded to 16.
     values: &'a mut [f32],
     /// `[queries, 64]`: scores, then their exponentials.
     scores: &'a mut [f32],
@@ -49,15 +49,45 @@ pub fn attention<L: Lanes, const R: usize, const P: usize>(
     for start in (0..visible).step_by(ATTENTION_KEYS) {
         let count = (attention.keys - start).min(ATTENTION_KEYS);
         load_columns::<L>(attention.k, start, count, head, parts.keys);
-        load_rows::<L>(attention.v, start, count, head, width, parts.values);
-        let mut row = 0;
-        while row < rows {
-            if row + R <= rows {
-                block::<L, R, P>(attention, &mut parts, row, start, count, width);
-                row += R;
-            } else {
-                block::<L, 1, P>(attention, &mut parts, row, start, count, width);
-                row += 1;
+        load_values::<L>(attention.v, start, count, head, width, parts.values);
+        for first in (0..rows).step_by(LANES) {
+            let end = (first + LANES).min(rows);
+            let mut row = first;
+            while row < end {
+                if row + R <= end {
+                    score_rows::<L, R, P>(attention, &mut parts, row, start, count, width);
+                    row += R;
+                } else {
+                    score_rows::<L, 1, P>(attention, &mut parts, row, start, count, width);
+                    row += 1;
+                }
+            }
+            let (active, factors) = weigh::<L>(attention, &mut parts, first, end, start, count);
+            let mut row = first;
+            while row < end {
+                if row + R <= end {
+                    let at = row - first;
+                    add_rows::<L, R, P>(
+                        &mut parts,
+                        row,
+                        count,
+                        width,
+                        &factors[at..at + R],
+                        &active[at..at + R],
+                    );
+                    row += R;
+                } else {
+                    let at = row - first;
+                    add_rows::<L, 1, P>(
+                        &mut parts,
+                        row,
+                        count,
+                        width,
+                        &factors[at..=at],
+                        &active[at..=at],
+                    );
+                    row += 1;
+                }
             }
         }
     }
@@ -93,6 +123,26 @@ fn load_rows<L: Lanes>(
     }
 }
 
+/// Rows of `head` values to blocks of 16 columns, the rest 0.
+#[inline(always)]
+fn load_values<L: Lanes>(
+    rows: Rows<'_>,
+    first: usize,
+    count: usize,
+    head: usize,
+    width: usize,
+    out: &mut [f32],
+) {
+    for row in 0..count {
+        let at = (first + row) * rows.stride;
+        for start in (0..width).step_by(LANES) {
+            let end = (start + LANES).min(head);
+            let value = load_row::<L>(rows.data, at + start, at + end);
+            store_part(value, &mut out[start * ATTENTION_KEYS + row * LANES..][..LANES]);
+        }
+    }
+}
+
 /// Rows of `head` values to columns of 64; columns without a row hold 0.
 #[inline(always)]
 fn load_columns<L: Lanes>(
@@ -121,9 +171,9 @@ fn load_columns<L: Lanes>(
     }
 }
 
-/// `R` queries by one tile of keys.
+/// Scores of `R` queries by one tile of keys.
 #[inline(always)]
-fn block<L: Lanes, const R: usize, const P: usize>(
+fn score_rows<L: Lanes, const R: usize, const P: usize>(
     attention: &Attention<'_>,
     parts: &mut Parts<'_>,
     row: usize,
@@ -136,19 +186,25 @@ fn block<L: Lanes, const R: usize, const P: usize>(
         score::<L, R, P>(attention, parts, row, start, count, width, part * LANES);
         part += P;
     }
-    let mut factors = [1f32; R];
-    let mut active = [false; R];
-    for r in 0..R {
-        let seen = attention.visible(row + r).saturating_sub(start).min(count);
-        (active[r], factors[r]) = weigh::<L>(parts, row + r, seen);
-    }
+}
+
+/// Adds a tile's values to the totals of `R` queries.
+#[inline(always)]
+fn add_rows<L: Lanes, const R: usize, const P: usize>(
+    parts: &mut Parts<'_>,
+    row: usize,
+    count: usize,
+    width: usize,
+    factors: &[f32],
+    active: &[bool],
+) {
     let mut column = 0;
     while column + P * LANES <= width {
-        add_values::<L, R, P>(parts, row, count, width, column, &factors, &active);
+        add_values::<L, R, P>(parts, row, count, width, column, factors, active);
         column += P * LANES;
     }
     while column < width {
-        add_values::<L, R, 1>(parts, row, count, width, column, &factors, &active);
+        add_values::<L, R, 1>(parts, row, count, width, column, factors, active);
         column += LANES;
     }
 }
@@ -198,37 +254,65 @@ fn score<L: Lanes, const R: usize, const P: usize>(
     }
 }
 
-/// Turns one query's scores into exponentials, 0 from `seen` on, and takes up the maximum and the sum. Says
-/// whether the tile counts for this query, and what its totals are to be multiplied by.
+/// Turns the scores of up to 16 queries into exponentials, 0 from what a query may not see on, and takes up the
+/// maxima and the sums. Says which queries the tile counts for, and what their totals are to be multiplied by.
 #[inline(always)]
-fn weigh<L: Lanes>(parts: &mut Parts<'_>, row: usize, seen: usize) -> (bool, f32) {
-    let scores = &mut parts.scores[row * ATTENTION_KEYS..(row + 1) * ATTENTION_KEYS];
-    scores[seen..].fill(f32::NEG_INFINITY);
-    let mut lanes = L::splat(parts.maxima[row]);
-    for chunk in scores.chunks(LANES) {
-        lanes = load_part::<L>(chunk, 0.0).max(lanes);
+fn weigh<L: Lanes>(
+    attention: &Attention<'_>,
+    parts: &mut Parts<'_>,
+    first: usize,
+    end: usize,
+    start: usize,
+    count: usize,
+) -> ([bool; LANES], [f32; LANES]) {
+    let rows = end - first;
+    let scores = &mut parts.scores.as_chunks_mut::<ATTENTION_KEYS>().0[first..end];
+    let mut active = [false; LANES];
+    let mut lanes = [L::splat(f32::NEG_INFINITY); LANES];
+    for (index, scores) in scores.iter_mut().enumerate() {
+        let seen = attention.visible(first + index).saturating_sub(start).min(count);
+        active[index] = seen > 0;
+        scores[seen..].fill(f32::NEG_INFINITY);
+        for chunk in scores.as_chunks::<LANES>().0 {
+            lanes[index] = L::load(chunk).max(lanes[index]);
+        }
     }
-    let mut tile_max = f32::NEG_INFINITY;
-    for value in to_array(lanes) {
-        tile_max = if value > tile_max { value } else { tile_max };
+    L::transpose(&mut lanes);
+    let old = load_part::<L>(&parts.maxima[first..end], f32::NEG_INFINITY);
+    let new = lanes.into_iter().fold(old, |largest, lanes| lanes.max(largest));
+    let (maxima, mut factors) = (to_array(new), to_array(exp(old.sub(new))));
+
+    let mut lanes = [L::splat(0.0); LANES];
+    for (index, scores) in scores.iter_mut().enumerate() {
+        active[index] &= maxima[index] != f32::NEG_INFINITY;
+        if !active[index] {
+            factors[index] = 1.0;
+            continue;
+        }
+        parts.maxima[first + index] = maxima[index];
+        let max = L::splat(maxima[index]);
+        for chunk in scores.as_chunks_mut::<LANES>().0 {
+            let p = exp(L::load(chunk).sub(max));
+            lanes[index] = lanes[index].add(p);
+            p.store(chunk);
+        }
     }
-    if seen == 0 || tile_max == f32::NEG_INFINITY {
-        return (false, 1.0);
+    L::transpose(&mut lanes);
+    let sums = &mut parts.sums[first..first + rows];
+    let sum = load_part::<L>(sums, 0.0).mul(load_part(&factors, 0.0)).add(tree(lanes));
+    store_part(sum, sums);
+    (active, factors)
+}
+
+/// [`reference::tree_sum`](crate::kernel::reference::tree_sum) of 16 rows at once: `lanes[i]` holds lane `i` of each.
+#[inline(always)]
+fn tree<L: Lanes>(mut lanes: [L; LANES]) -> L {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = lanes[i].add(lanes[i + half]);
+        }
     }
-    let mut factor = 1.0;
-    if tile_max != parts.maxima[row] {
-        factor = to_array(exp(L::splat(parts.maxima[row] - tile_max)))[0];
-        parts.maxima[row] = tile_max;
-    }
-    let max = L::splat(tile_max);
-    let mut lanes = L::splat(0.0);
-    for chunk in scores.chunks_mut(LANES) {
-        let p = exp(load_part::<L>(chunk, 0.0).sub(max));
-        lanes = lanes.add(p);
-        store_part(p, chunk);
-    }
-    parts.sums[row] = parts.sums[row] * factor + tree_sum(to_array(lanes));
-    (true, factor)
+    lanes[0]
 }
 
 /// Adds exponentials times values to `P` times 16 columns of `R` queries' totals.
@@ -239,8 +323,8 @@ fn add_values<L: Lanes, const R: usize, const P: usize>(
     count: usize,
     width: usize,
     column: usize,
-    factors: &[f32; R],
-    active: &[bool; R],
+    factors: &[f32],
+    active: &[bool],
 ) {
     let mut acc = [[L::splat(0.0); P]; R];
     for (r, acc) in acc.iter_mut().enumerate() {
@@ -250,15 +334,15 @@ fn add_values<L: Lanes, const R: usize, const P: usize>(
             *acc = load_part::<L>(&parts.totals[at..at + LANES], 0.0).mul(factor);
         }
     }
-    let scores: [&[f32]; R] = std::array::from_fn(|r| {
-        let start = (row + r) * ATTENTION_KEYS;
-        &parts.scores[start..start + count]
+    // Arrays of one known length, so that the loop has no bounds to check.
+    let scores: &[[f32; ATTENTION_KEYS]] =
+        &parts.scores.as_chunks::<ATTENTION_KEYS>().0[row..row + R];
+    let lines: [&[[f32; LANES]; ATTENTION_KEYS]; P] = std::array::from_fn(|p| {
+        let blocks = parts.values.as_chunks::<LANES>().0.as_chunks::<ATTENTION_KEYS>().0;
+        &blocks[column / LANES + p]
     });
-    for (key, values) in parts.values.chunks_exact(width).take(count).enumerate() {
-        let mut value = [L::splat(0.0); P];
-        for (value, lanes) in value.iter_mut().zip(values[column..].as_chunks().0) {
-            *value = L::load(lanes);
-        }
+    for key in 0..count.min(ATTENTION_KEYS) {
+        let value = lines.map(|lines| L::load(&lines[key]));
         for (acc, scores) in acc.iter_mut().zip(scores) {
             let p = L::splat(scores[key]);
             for (acc, value) in acc.iter_mut().zip(value) {
