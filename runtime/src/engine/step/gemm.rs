@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::graph::Epilogue;
+use half::f16;
+
+use crate::graph::{DType, Epilogue};
 use crate::kernel::{FinishTile, Row, Rows, RowsMut};
 use crate::pack::panel::PANEL_OUTPUTS;
 
@@ -110,7 +112,19 @@ impl<'a> Tail<'a> {
         store: impl Fn(usize, &FinishTile<'_>, RowsMut<'_>),
     ) {
         let row_cells = self.row_cells();
-        let mut copy = [0f32; TILE_VALUES];
+        let (mut halves, mut floats);
+        let (halves, floats): (&mut [f16], &mut [f32]) =
+            match self.residual.map(|view| view.layout.dtype) {
+                None => (&mut [], &mut []),
+                Some(DType::F16) => {
+                    halves = [f16::ZERO; TILE_VALUES];
+                    (&mut halves, &mut [])
+                }
+                Some(_) => {
+                    floats = [0.0; TILE_VALUES];
+                    (&mut [], &mut floats)
+                }
+            };
         let mut done = 0;
         while done < place.cells {
             let cell = place.cell + done;
@@ -119,12 +133,12 @@ impl<'a> Tail<'a> {
             let range = x * self.n + outputs.start..(x + run - 1) * self.n + outputs.end;
             let residual = self.residual.map(|view| {
                 // Copied first: the output may lie over it.
-                let from = cx.part(view, row, range.clone());
-                for (index, copy) in copy.chunks_exact_mut(outputs.len()).take(run).enumerate() {
-                    let start = index * self.n;
-                    cx.widen(from.slice(start..start + outputs.len()), copy);
-                }
-                Rows { data: Row::F32(&copy), stride: outputs.len() }
+                let columns = outputs.len();
+                let data = match cx.part(view, row, range.clone()) {
+                    Row::F16(from) => Row::F16(copy_rows(from, self.n, columns, run, halves)),
+                    Row::F32(from) => Row::F32(copy_rows(from, self.n, columns, run, floats)),
+                };
+                Rows { data, stride: columns }
             });
             let tile = FinishTile {
                 rows: run,
@@ -140,6 +154,20 @@ impl<'a> Tail<'a> {
             done += run;
         }
     }
+}
+
+/// The first `columns` of each of some rows, packed.
+fn copy_rows<'a, T: Copy>(
+    from: &[T],
+    stride: usize,
+    columns: usize,
+    rows: usize,
+    to: &'a mut [T],
+) -> &'a [T] {
+    for (row, to) in to.chunks_exact_mut(columns).take(rows).enumerate() {
+        to.copy_from_slice(&from[row * stride..row * stride + columns]);
+    }
+    to
 }
 
 /// Where a tile's results go.

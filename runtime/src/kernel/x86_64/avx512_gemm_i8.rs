@@ -83,6 +83,9 @@ fn tile<const R: usize, const P: usize>(args: &mut GemmI8Args<'_>, row: usize, p
             let at = weights.wrapping_add(p * args.weights_stride + group * LINE);
             // SAFETY: groups of panels `panel..panel + P` are inside the slice by `check`.
             *weight = unsafe { _mm512_loadu_epi8(at) };
+            // Weights are read once: the panels that come next are on their way while these are used. The CPU
+            // looks ahead by itself only to the end of a page.
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(P * args.weights_stride));
         }
         for (r, acc) in acc.iter_mut().enumerate() {
             let at = act.wrapping_add(r * args.act_stride + group * 4).cast::<i32>();
