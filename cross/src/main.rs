@@ -7,6 +7,7 @@ mod command;
 mod compile;
 mod licences;
 mod package;
+mod peers;
 mod qemu;
 mod setup;
 mod size;
@@ -70,6 +71,8 @@ enum Task {
     Qemu(qemu::Options),
     /// Print the bytes of binary, pack, package and arena by board; fails where one is beyond its bound.
     Size(size::Options),
+    /// Measure plantain beside ONNX Runtime on networks of Stable Diffusion's shapes, in one run.
+    BenchPeers(peers::Options),
     /// Check the house rules only (a second).
     Tidy,
     /// Check licences, banned crates and sources against deny.toml.
@@ -108,6 +111,7 @@ fn run(task: Task) -> Result<()> {
         Task::Dist { targets } => package::dist::run(&targets),
         Task::Qemu(options) => qemu::run(&options),
         Task::Size(options) => size::run(&options),
+        Task::BenchPeers(options) => peers::run(&options),
         Task::Tidy => tidy::run(),
         Task::Licences => licences::run(),
     }

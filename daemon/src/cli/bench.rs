@@ -67,7 +67,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         };
         pipeline(Pipeline::new(pack, options).map_err(refuse)?, args.runs, peak)?
     } else {
-        lone(pack, args, machine.threads.unwrap_or(1), peak)?
+        let options = EngineOptions {
+            budget_bytes: machine.budget_bytes,
+            ..EngineOptions::new(machine.threads.unwrap_or(1))
+        };
+        lone(pack, args, &options, peak)?
     };
     value["kernels"] = kernels.name.into();
     value["peak_gmacs_per_second"] = json!(round(peak));
@@ -89,6 +93,7 @@ fn pipeline(mut pipeline: Pipeline, runs: u32, peak: f64) -> anyhow::Result<Valu
         count => format!("{} {run}", words[run as usize % count]),
     };
     let mut stages: [Vec<f64>; 5] = Default::default();
+    let mut cpu_seconds = Vec::new();
     let mut last = None;
     for run in 0..=runs {
         let request = Request::new(prompt(run)).with_seed(u64::from(run));
@@ -104,6 +109,7 @@ fn pipeline(mut pipeline: Pipeline, runs: u32, peak: f64) -> anyhow::Result<Valu
                 seconds.total,
             ];
             stages.iter_mut().zip(now).for_each(|(all, value)| all.push(value));
+            cpu_seconds.extend(picture.cost.cpu_seconds);
         }
         last = Some(picture.cost);
     }
@@ -121,6 +127,7 @@ fn pipeline(mut pipeline: Pipeline, runs: u32, peak: f64) -> anyhow::Result<Valu
     let cost = last.ok_or_else(|| anyhow::anyhow!("no picture was drawn"))?;
     Ok(json!({
         "picture_seconds_median": round(medians[4]),
+        "picture_cpu_seconds_median": round(median(&mut cpu_seconds)),
         "threads": engine.threads(),
         "arena_bytes": cost.arena_bytes,
         "peak_rss_bytes": cost.peak_rss_bytes,
@@ -129,26 +136,27 @@ fn pipeline(mut pipeline: Pipeline, runs: u32, peak: f64) -> anyhow::Result<Valu
 }
 
 /// Each network of a pack without a pipeline, on random input.
-fn lone(pack: Arc<Pack>, args: &Args, threads: usize, peak: f64) -> anyhow::Result<Value> {
+fn lone(pack: Arc<Pack>, args: &Args, options: &EngineOptions, peak: f64) -> anyhow::Result<Value> {
     let graphs: Vec<Graph> = pack.graphs().to_vec();
     let networks: Vec<(&Graph, Binding)> =
         graphs.iter().map(|graph| (graph, args.binding)).collect();
-    let mut engine =
-        Engine::load(pack.clone(), &networks, &EngineOptions::new(threads)).map_err(refuse)?;
+    let mut engine = Engine::load(pack.clone(), &networks, options).map_err(refuse)?;
     let mut values = Vec::new();
     for (index, graph) in graphs.iter().enumerate() {
         let network = NetworkIndex(index);
-        let mut seconds = Vec::new();
+        let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
         for run in 0..=args.runs {
             feed(&mut engine, network, graph, args.binding, u64::from(run))?;
-            let start = Instant::now();
+            let (start, cpu_start) = (Instant::now(), cpu_seconds_now());
             engine.run(network).map_err(refuse)?;
             if run > 0 {
                 seconds.push(start.elapsed().as_secs_f64());
+                cpu_seconds.push(cpu_seconds_now() - cpu_start);
             }
         }
         let mut value = network_value(&engine, network, peak);
         value["seconds_median"] = json!(round(median(&mut seconds)));
+        value["cpu_seconds_median"] = json!(round(median(&mut cpu_seconds)));
         values.push(value);
     }
     Ok(json!({
@@ -157,6 +165,12 @@ fn lone(pack: Arc<Pack>, args: &Args, threads: usize, peak: f64) -> anyhow::Resu
         "peak_rss_bytes": peak_rss_bytes(),
         "networks": values,
     }))
+}
+
+/// Seconds that all threads of this process have computed.
+fn cpu_seconds_now() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// Normal noise for floats, zeros for ids.
