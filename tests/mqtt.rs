@@ -43,6 +43,6 @@ scripts! {
     tls: client_certificates passwords;
     faults: accepted_is_never_lost killed_daemon killed_broker bad_connections duplicates full_disk clock_jumps;
     malformed: malformed;
-    group: shared_prompts;
+    group: shared_prompts commands_pass_full_members;
     soak: soak;
 }

@@ -43,5 +43,26 @@ def shared_prompts():
         print(f"{PROMPTS} prompts, answers by device: {workers}")
 
 
+def commands_pass_full_members():
+    """A member that holds as many prompts as its receive maximum allows still hears what it is told."""
+    with Bench(["--group", "house", "--queue-length", "2"]) as bench:
+        bench.daemon("g1").connected()
+        client = bench.client("g1")
+        for number in range(6):
+            prompt = {"prompt": "a cat", "id": f"h{number}", "client": "fleet", "count": 8}
+            client.send(prompt, topic="plantain/house/prompt")
+        client.send({"style": "cartoon"}, leaf="set")
+        set_by = lambda m: json.loads(m.payload).get("defaults", {}).get("style") == "cartoon"
+        drawn_before = 0
+        for message in client.messages(60):
+            if message.topic.endswith("/result"):
+                drawn_before += 1
+            if message.topic.endswith("/status") and set_by(message):
+                break
+        else:
+            raise AssertionError("a full member hears no command")
+        check(drawn_before < 4, f"the command waited for {drawn_before} prompts")
+
+
 if __name__ == "__main__":
-    main({"shared_prompts": shared_prompts})
+    main({test.__name__: test for test in (shared_prompts, commands_pass_full_members)})
