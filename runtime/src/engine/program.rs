@@ -45,6 +45,8 @@ pub(super) struct Program {
     weights: Arc<dyn Weights>,
     arena: Arc<Arena>,
     cancelled: AtomicBool,
+    /// Apart from `cancelled`: one worker may find damage while another has yet to see that nobody cancelled the step before.
+    damaged: AtomicBool,
     damage: Mutex<Option<String>>,
     pub high_water: AtomicUsize,
 }
@@ -101,6 +103,7 @@ impl Program {
             weights,
             arena,
             cancelled: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             damage: Mutex::new(None),
             high_water: AtomicUsize::new(0),
         })
@@ -109,6 +112,7 @@ impl Program {
     /// Before a run.
     pub fn reset(&self) {
         self.cancelled.store(false, Ordering::Release);
+        self.damaged.store(false, Ordering::Release);
     }
 
     /// Asks for all weights, before the first of some runs.
@@ -150,11 +154,11 @@ impl Program {
                 let mut damage =
                     self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 *damage = Some(sentence);
-                self.cancelled.store(true, Ordering::Release);
+                self.damaged.store(true, Ordering::Release);
             }
         }
         cx.barrier()?;
-        if !self.cancelled.load(Ordering::Acquire) {
+        if !self.damaged.load(Ordering::Acquire) {
             entry.verified.store(true, Ordering::Release);
         }
         // Nobody reads the flag again before all have passed.
@@ -182,7 +186,7 @@ impl Job for Program {
                 self.verify(&cx, entry)?;
                 // What is done once is no part of the step's time.
                 begun = Instant::now();
-                if self.cancelled.load(Ordering::Acquire) {
+                if self.damaged.load(Ordering::Acquire) {
                     return Ok(());
                 }
             }

@@ -1,5 +1,6 @@
 //! Budgets: weights that stay, that are kept for a network, that are streamed.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::net::{Net, window};
@@ -135,5 +136,10 @@ fn a_damaged_weight_stops_the_run_with_its_name() {
         let error = engine.run(network).unwrap_err().to_string();
         assert!(error.contains(&tensor) && error.contains("damaged"), "{error}");
         assert!(engine.run(network).is_err(), "a second run forgets the damage");
+        // With an observer the workers part and meet after every step: none may wait for one that has left.
+        for _ in 0..200 {
+            let run = engine.run_observed(network, &mut |_| ControlFlow::Continue(()));
+            assert!(run.unwrap_err().to_string().contains("damaged"));
+        }
     }
 }
