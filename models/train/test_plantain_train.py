@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plantain_train import captions, concepts, flow, text
+from plantain_train import captions, concepts, flow, show, text
 from plantain_train.chain import Chain
 from plantain_train.export import Card, export
+from plantain_train.grow import grow
 from plantain_train.latent import PatchBasis
 from plantain_train.net import Generator, Refiner, TransformerBlock
 from plantain_train.pool import dominant_hue, premultiplied, shifted
@@ -48,7 +49,9 @@ class Words(unittest.TestCase):
         listed = concepts.load()
         self.assertEqual(len({c.word for c in listed}), len(listed))
         self.assertEqual(len({c.code for c in listed}), len(listed))
-        self.assertGreaterEqual(len(listed), 350)
+        self.assertGreaterEqual(len(listed), 750)
+        self.assertEqual(len(show.fifty()), 50)
+        self.assertTrue(all(style is None or style in concepts.STYLE_WORDS for _, style in show.fifty()))
 
     def test_hold_outs_are_fixed_and_few(self) -> None:
         pairs = [(c, s) for c in concepts.load() for s in concepts.styles()]
@@ -109,6 +112,30 @@ class Networks(unittest.TestCase):
             direct = net(start, torch.zeros(2), states, mask)
         self.assertTrue(torch.allclose(flow.sample(net, states, mask, start, 1), direct, atol=1e-5))
 
+    def test_grown_checkpoint_draws_the_same(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "a.pt"), Path(folder, "b.pt")
+            net = awake(Generator(depth=1))
+            optimiser = torch.optim.AdamW([{"params": [p for p in net.parameters() if p.ndim >= 2]},
+                                           {"params": [p for p in net.parameters() if p.ndim < 2]}])
+            for p in net.parameters():
+                p.grad = p.detach().clone()
+            before = net.latent_out.weight.detach().clone()
+            optimiser.step()
+            torch.save({"net": net.state_dict(), "ema": net.state_dict(), "config": net.config, "steps": 1, "images": 64, "seconds": 1.0}, source)
+            torch.save(optimiser.state_dict(), Path(folder, "a.optimiser0"))
+            grow(source, target, 3)
+            grown = torch.load(target, weights_only=True)
+            deeper = Generator(**grown["config"])
+            deeper.load_state_dict(grown["ema"])
+            given = (torch.randn(1, 48, 8, 8), torch.zeros(1), torch.randn(1, 4, 384), torch.ones(1, 4))
+            with torch.no_grad():
+                self.assertTrue(torch.allclose(net.eval()(*given), deeper.eval()(*given), atol=1e-5))
+            wide = [n for n, p in deeper.named_parameters() if p.ndim >= 2]
+            state = torch.load(Path(folder, "b.optimiser0"), weights_only=True)["state"]
+            moment = state[wide.index("latent_out.weight")]["exp_avg"]
+            self.assertTrue(torch.allclose(moment, 0.1 * before, atol=1e-6))
+
     def test_pruned_checkpoint_runs(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "a.pt"), Path(folder, "b.pt")
@@ -125,7 +152,7 @@ class Networks(unittest.TestCase):
         keep = text.pruned_vocabulary(text.model_folder(), concepts.phrases())
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "onnx")
-            export(out, generator, refiner, basis, keep, Card("test", ["cat"], {"flat": "flat"}))
+            export(out, generator, refiner, basis, keep, Card("test", ["cat"], {"flat": "flat"}, "flat"))
             chain = Chain(out)
             ids, mask = text.encode(chain.tokenizer, ["a red apple, flat"])
             full = text.full_tokenizer(text.model_folder()).encode("a red apple, flat").ids

@@ -12,7 +12,7 @@ def stop_time(text: str) -> float:
     """ "15:25" (UTC, today or tomorrow) or "90m" -> seconds since the epoch."""
     if text.endswith("m"):
         return time.time() + 60 * float(text[:-1])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     hour, minute = map(int, text.split(":"))
     then = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return (then if then > now else then + datetime.timedelta(days=1)).timestamp()
@@ -27,16 +27,22 @@ def parser() -> argparse.ArgumentParser:
     basis.add_argument("--adopt", type=Path, help="an npz with mu, V and w")
     pool = stages.add_parser("pool", help="recipes, captions and text states for the first N concepts")
     pool.add_argument("--concepts", type=int, default=256)
-    pool.add_argument("--pairs", type=int, default=8000)
+    pool.add_argument("--pairs", type=int, default=24000)
     teacher = stages.add_parser("teacher", help="train the generator")
     teacher.add_argument("--start", type=Path, help="first weights: a .pt of ours or the prototype's .safetensors")
     teacher.add_argument("--rate", type=float, default=1e-3)
     teacher.add_argument("--start-share", type=float, default=0.5, help="share of samples at t = 0: picture from pure noise")
+    teacher.add_argument("--hidden-share", type=float, default=0.1, help="share of samples without their text, for guidance")
+    grow = stages.add_parser("grow", help="more inner blocks, which change nothing yet; the optimiser's state goes along")
+    grow.add_argument("checkpoint", type=Path)
+    grow.add_argument("out", type=Path)
+    grow.add_argument("--depth", type=int, default=6)
     distil = stages.add_parser("distil", help="teacher's trajectories, then a one-step student")
     distil.add_argument("--teacher", type=Path)
     distil.add_argument("--trajectories", type=int, default=2400)
     refine = stages.add_parser("refine", help="train the refiner, 64 -> 128 px")
-    for stage in (teacher, distil, refine):
+    enlarge = stages.add_parser("enlarge", help="train the stage from 128 to 256 px, behind the refiner")
+    for stage in (teacher, distil, refine, enlarge):
         stage.add_argument("--stop", type=stop_time, required=True, help="HH:MM in UTC, or minutes as in 90m")
         stage.add_argument("--batch", type=int, default=64 if stage is teacher else 32)
         stage.add_argument("--workers", type=int, default=2)
@@ -47,12 +53,17 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("out", type=Path)
     prune.add_argument("--share", type=float, default=0.5, help="share of the feed-forward channels that stays")
     prune.add_argument("--drop", type=int, nargs="*", default=[2], help="numbers of inner blocks to remove")
-    evaluate = stages.add_parser("evaluate", help="judge a checkpoint, write sheets")
+    evaluate = stages.add_parser("evaluate", help="judge a checkpoint (.pt) or, drawn by plantain, a pack (.safetensors); write sheets")
     evaluate.add_argument("checkpoint", type=Path)
+    evaluate.add_argument("--binary", type=Path, default=Path("plantain"), help="the plantain that draws a pack's pictures")
     evaluate.add_argument("--steps", type=int, default=1)
     evaluate.add_argument("--guidance", type=float, default=1.0)
     evaluate.add_argument("--count", type=int, default=320)
-    evaluate.add_argument("--prototype-words", action="store_true", help="ask only for the 48 words of the prototype")
+    evaluate.add_argument("--among", default="all", help="which words are asked for: all, prototype, or `first N`")
+    show = stages.add_parser("show", help="contact sheets of a pack, drawn by plantain: the 50 prompts, and words in every style")
+    show.add_argument("pack", type=Path)
+    show.add_argument("out", type=Path)
+    show.add_argument("--binary", type=Path, default=Path("plantain"))
     ship = stages.add_parser("export", help="checkpoint -> ONNX folder for plantain-pack")
     ship.add_argument("checkpoint", type=Path)
     ship.add_argument("out", type=Path)
@@ -75,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Runs one stage."""
     o = parser().parse_args()
-    if o.stage in ("teacher", "distil", "refine"):
+    if o.stage in ("teacher", "distil", "refine", "enlarge"):
         import torch
 
         torch.set_num_threads(1)  # workers are forked: no thread pool may exist before
@@ -94,7 +105,7 @@ def main() -> None:
     elif o.stage == "teacher":
         from . import teacher
 
-        teacher.train(o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.compiled)
+        teacher.train(o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.hidden_share, o.compiled)
     elif o.stage == "distil":
         from . import distil, teacher
 
@@ -105,6 +116,14 @@ def main() -> None:
         from . import refine
 
         refine.train(o.stop, o.batch, o.workers, o.compiled)
+    elif o.stage == "enlarge":
+        from . import enlarge
+
+        enlarge.train(o.stop, o.batch, o.workers, o.compiled)
+    elif o.stage == "grow":
+        from .grow import grow
+
+        grow(o.checkpoint, o.out, o.depth)
     elif o.stage == "prune":
         from .prune import prune
 
@@ -114,9 +133,14 @@ def main() -> None:
 
         judge.fit()
     elif o.stage == "evaluate":
-        from .evaluate import evaluate
+        from .evaluate import Checkpoint, Plantain, evaluate
 
-        evaluate(o.checkpoint, o.steps, o.guidance, o.count, o.prototype_words)
+        packed = o.checkpoint.suffix == ".safetensors"
+        evaluate(Plantain(o.checkpoint, o.binary) if packed else Checkpoint(o.checkpoint, o.steps, o.guidance), o.count, o.among)
+    elif o.stage == "show":
+        from .show import show
+
+        show(o.pack, o.out, o.binary)
     elif o.stage == "export":
         from .ship import ship
 

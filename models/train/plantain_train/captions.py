@@ -8,14 +8,21 @@ from .concepts import STYLE_WORDS, Concept
 
 PLURAL_OR_MASS = {"bread", "bacon", "corn", "broccoli", "garlic", "popcorn", "sushi", "spaghetti", "pasta", "soup", "ramen", "salad", "milk",
                   "wine", "beer", "coffee", "chocolate", "candy", "cheese", "honey", "soda", "fire", "lightning", "rain", "snow", "poop",
-                  "soap", "sunshine", "medicine", "fruit", "mail", "thumbs up", "tennis", "bowling", "luggage", "yarn", "confetti"}
+                  "soap", "sunshine", "medicine", "fruit", "mail", "thumbs up", "thumbs down", "tennis", "bowling", "luggage", "yarn", "confetti",
+                  "rugby", "badminton", "ice hockey", "hockey", "ping pong", "table tennis", "golf", "swimming", "surfing", "skiing",
+                  "snowboarding", "meditation", "yoga", "coral", "wheat", "lettuce", "ginger", "meat", "beef", "butter", "salt", "rice", "curry",
+                  "canned food", "chinese food", "pudding", "custard", "green tea", "tea", "champagne", "whiskey", "whisky", "juice", "wood",
+                  "underwear", "sheet music", "film", "dna", "toilet paper", "nail polish", "fog", "mist", "wind", "stew", "falafel", "cereal",
+                  "porridge", "santa claus", "dracula", "mount fuji", "statue of liberty", "chess", "cash", "money", "lavender", "grain",
+                  "bamboo", "blood", "smoking", "recycling", "dynamite", "christmas", "karate", "judo", "lacrosse", "firewood",
+                  "zzz", "cheers", "toast", "peace", "infinity", "poison", "applause"}
 PLACE_PHRASES = {"small": ("small {}", "tiny {}"), "left": ("{} on the left",), "right": ("{} on the right",),
                  "top": ("{} at the top",), "bottom": ("{} at the bottom",), "whole": ("big {}", "large {}")}
 
 
 def with_article(phrase: str, noun: str) -> str:
     """ "apple" -> "an apple", "glasses" -> "glasses": `noun` decides whether, the first letter of `phrase` which."""
-    plural = noun.endswith("s") and not noun.endswith(("ss", "bus", "cactus", "octopus", "hibiscus", "walrus"))
+    plural = noun.endswith("s") and not noun.endswith(("ss", "bus", "cactus", "octopus", "hibiscus", "walrus", "lotus", "minibus", "virus", "compass", "santa claus", "us"))
     if plural or noun in PLURAL_OR_MASS:
         return phrase
     vowel = phrase[0] in "aeio" or (phrase[0] == "u" and not phrase.startswith(("uni", "ufo", "use")))
@@ -24,14 +31,11 @@ def with_article(phrase: str, noun: str) -> str:
 
 def name(concept: Concept, rng: random.Random) -> str:
     """One of the concept's names, mostly its word."""
-    others = [concept.label.lower(), *concept.synonyms]
-    return concept.word if rng.random() < 0.6 else rng.choice(others)
+    return concept.word if not concept.synonyms or rng.random() < 0.6 else rng.choice(concept.synonyms)
 
 
-def style_suffix(style: str, rng: random.Random, none: float = 0.0) -> str:
-    """ ", flat" or another spelling; nothing with probability `none`."""
-    if rng.random() < none:
-        return ""
+def style_suffix(style: str, rng: random.Random) -> str:
+    """ ", flat" or another spelling. There is always one: plantain appends its default style to a prompt without."""
     usual, other = STYLE_WORDS[style]
     return f", {usual if rng.random() < 0.8 else other}"
 
@@ -42,7 +46,7 @@ def plain(concept: Concept, style: str, rng: random.Random) -> str:
     phrase = with_article(word, word) if rng.random() < 0.5 else word
     if rng.random() < 0.08:
         phrase += " on a white background"
-    return phrase + style_suffix(style, rng, none=0.04)
+    return phrase + style_suffix(style, rng)
 
 
 def background(concept: Concept, style: str, colour: str, rng: random.Random) -> str:

@@ -23,7 +23,7 @@ HELD_PAIRS_PERCENT, HELD_COLOURS_PERCENT = 5, 12
 
 @dataclass(frozen=True)
 class Concept:
-    """One drawable thing."""
+    """One drawable thing; `synonyms` hold its emoji name where that differs and names nothing else."""
 
     word: str
     label: str
@@ -46,12 +46,12 @@ def emojibase() -> list[dict]:
 def load(count: int | None = None) -> list[Concept]:
     """The first `count` lines of concepts.txt."""
     by_label = {e["label"]: code(e["hexcode"]) for e in emojibase()}
+    lines = [line.split("|") for line in CONCEPTS.read_text().splitlines() if line and not line.startswith("#")]
+    words = {line[0].strip() for line in lines}
     found = []
-    for line in CONCEPTS.read_text().splitlines():
-        if line and not line.startswith("#"):
-            word, label, synonyms = (part.strip() for part in line.split("|"))
-            others = tuple(s.strip() for s in synonyms.split(",") if s.strip())
-            found.append(Concept(word, label, by_label[label], others))
+    for word, label, synonyms in ((part.strip() for part in line) for line in lines):
+        others = dict.fromkeys([label.lower(), *(s.strip() for s in synonyms.split(",") if s.strip())])
+        found.append(Concept(word, label, by_label[label], tuple(s for s in others if s not in words)))
     return found[:count]
 
 

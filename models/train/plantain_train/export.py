@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from . import text
 from .latent import PatchBasis
-from .net import LATENT_CHANNELS, LATENT_SIDE, TEXT_TOKENS, TEXT_WIDTH, Generator, Refiner
+from .net import (
+    LATENT_CHANNELS,
+    LATENT_SIDE,
+    TEXT_TOKENS,
+    TEXT_WIDTH,
+    Generator,
+    Refiner,
+)
 
 OPSET = 17
 COMPONENTS = {"text_encoder": "text encoder", "unet": "denoiser", "vae_decoder": "decoder", "refiner": "refiner"}

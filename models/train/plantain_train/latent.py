@@ -30,7 +30,7 @@ class PatchBasis(nn.Module):
         self.register_buffer("decode_bias", mean[pixels].contiguous())
 
     @classmethod
-    def load(cls, path: Path) -> "PatchBasis":
+    def load(cls, path: Path) -> PatchBasis:
         """Reads an npz with mu, V (columns by falling variance) and w."""
         z = np.load(path)
         return cls(*(torch.from_numpy(np.ascontiguousarray(z[k], dtype=np.float32)) for k in ("mu", "V", "w")))

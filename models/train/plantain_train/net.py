@@ -119,7 +119,7 @@ class Generator(nn.Module):
                  ff: list[int] | None = None) -> None:
         super().__init__()
         side, ff = LATENT_SIDE, ff or [4 * outer, *[4 * inner] * depth, 4 * outer]
-        self.config = dict(outer=outer, inner=inner, depth=depth, cond=cond, text=text, ff=ff)
+        self.config = {"outer": outer, "inner": inner, "depth": depth, "cond": cond, "text": text, "ff": ff}
         self.text_in, self.text_out = nn.Linear(TEXT_WIDTH, text), nn.Linear(text, text)
         self.null_text = nn.Parameter(torch.randn(1, 1, TEXT_WIDTH) * 0.02)
         self.time_in, self.time_out = nn.Linear(128, cond), nn.Linear(cond, cond)

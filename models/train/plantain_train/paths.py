@@ -10,6 +10,7 @@ WORK = Path(os.environ.get("PLANTAIN_TRAIN_WORK", HERE.parent / "work"))
 PACKAGES = Path(os.environ.get("PLANTAIN_TRAIN_PACKAGES", HERE.parent)) / "node_modules"
 
 RENDERS, RENDERS_INDEX = WORK / "renders.npy", WORK / "renders.json"
+RENDERS_LARGE = WORK / "renders256.npy"
 BASIS = WORK / "basis.npz"
 POOL = WORK / "pool"
 SHEETS = WORK / "sheets"

@@ -15,7 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from . import captions, text
-from .concepts import BACKGROUNDS, HUES, PLACES, Concept, held_colour, held_pair, load, phrases, styles
+from .concepts import (
+    BACKGROUNDS,
+    HUES,
+    PLACES,
+    Concept,
+    held_colour,
+    held_pair,
+    load,
+    phrases,
+    styles,
+)
 from .net import TEXT_TOKENS, TEXT_WIDTH
 from .paths import POOL, RENDERS, RENDERS_INDEX
 
@@ -69,6 +79,7 @@ class Builder:
         self.recipes: list[tuple[int, ...]] = []
         self.captions: dict[str, int] = {}
         self.members: list[tuple[Concept, str]] = []
+        self.owners: list[int] = []  # for each image, the one whose recolouring it is, or itself
         self.tests: list[tuple[str, str, str]] = []  # held-out colour prompts: prompt, colour, word
 
     def recipe(self, kind: str, image: int, caption: str, other: int = -1, ground: str = "white", place: str = "whole") -> None:
@@ -86,15 +97,16 @@ class Builder:
         self.images.append(premultiplied(rgba, 64))
         self.small.append(premultiplied(rgba, SMALL))
         self.members.append((concept, style))
+        self.owners.append(image)
         for _ in range(6):
             self.recipe("plain", image, captions.plain(concept, style, self.rng))
         for _ in range(5):
             ground = self.ground(style)
             self.recipe("background", image, captions.background(concept, style, ground, self.rng), ground=ground)
-        for place in self.rng.sample(PLACES, 3):
+        for place in self.rng.sample(PLACES, 4):
             self.recipe("place", image, captions.placed(concept, style, place, self.rng), place=place)
 
-    def colours(self, concept: Concept, style: str, rgba: np.ndarray) -> None:
+    def colours(self, concept: Concept, style: str, owner: int, rgba: np.ndarray) -> None:
         """Recipes with the object's hue turned to a named colour."""
         found = dominant_hue(rgba)
         first = concept.word.split()[0]
@@ -106,23 +118,25 @@ class Builder:
                 continue
             image = len(self.images)
             self.images.append(premultiplied(shifted(rgba, degrees - found[0]), 64))
+            self.owners.append(owner)
             self.recipe("colour", image, captions.coloured(concept, style, colour, None, self.rng))
             if self.rng.random() < 0.4:
                 ground = self.rng.choice([g for g in GROUNDS[1:] if g != colour])
                 self.recipe("colour", image, captions.coloured(concept, style, colour, ground, self.rng), ground=ground)
 
-    def pairs(self, count: int) -> None:
-        """Recipes with two objects of one style side by side."""
+    def pairs(self, count: int, common: int = 256) -> None:
+        """Recipes with two objects of one style side by side; half of them among the `common` first concepts."""
         by_style: dict[str, list[int]] = {}
         for i, (_, style) in enumerate(self.members):
             by_style.setdefault(style, []).append(i)
-        for _ in range(count):
+        for n in range(count):
             style = self.rng.choice(sorted(by_style))
-            a, b = self.rng.sample(by_style[style], 2)
+            known = by_style[style]
+            a, b = self.rng.sample(known[:common] if n % 2 else known, 2)
             self.recipe("pair", a, captions.pair(self.members[a][0], self.members[b][0], style, self.rng), other=b)
 
 
-def build(count: int, pairs: int = 8000, seed: int = 0) -> None:
+def build(count: int, pairs: int = 24000, seed: int = 0) -> None:
     """Makes the pool for the first `count` concepts."""
     renders, index = np.load(RENDERS, mmap_mode="r"), json.loads(RENDERS_INDEX.read_text())
     at = {(i["code"], i["style"]): n for n, i in enumerate(index)}
@@ -131,14 +145,15 @@ def build(count: int, pairs: int = 8000, seed: int = 0) -> None:
     for concept, style in trained:
         builder.single(concept, style, renders[at[concept.code, style]])
     builder.pairs(pairs)
-    for concept, style in trained:
-        builder.colours(concept, style, renders[at[concept.code, style]])
+    for owner, (concept, style) in enumerate(trained):
+        builder.colours(concept, style, owner, renders[at[concept.code, style]])
     recipes = np.array(builder.recipes, np.int32)
     print(f"pool: {len(concepts)} concepts, {len(trained)} pictures, {len(builder.images) - len(trained)} recoloured, {len(recipes)} recipes, "
           f"{len(builder.captions)} captions; by kind {dict(zip(KINDS, np.bincount(recipes[:, 0]).tolist(), strict=True))}", flush=True)
     POOL.mkdir(parents=True, exist_ok=True)
     np.save(POOL / "images.npy", np.stack(builder.images))
     np.save(POOL / "small.npy", np.stack(builder.small))
+    np.save(POOL / "owners.npy", np.array(builder.owners, np.int32))
     np.save(POOL / "recipes.npy", recipes)
     (POOL / "pool.json").write_text(json.dumps({
         "concepts": count, "captions": list(builder.captions), "colour_tests": builder.tests,
@@ -160,7 +175,7 @@ def encode_captions(sentences: list[str], batch: int = 256) -> None:
     for i in range(0, len(order), batch):
         rows = order[i:i + batch]
         width = lengths[rows].max()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             h = encoder(torch.from_numpy(ids[rows, :width]), torch.from_numpy(mask[rows, :width])).half().numpy()
         for row, state in zip(rows, h, strict=True):
             states[starts[row]:starts[row + 1]] = state[:lengths[row]]
@@ -175,7 +190,7 @@ class Pool:
 
     def __init__(self) -> None:
         self.images, self.small = (torch.from_numpy(np.load(POOL / f"{n}.npy")) for n in ("images", "small"))
-        self.recipes = np.load(POOL / "recipes.npy")
+        self.recipes, self.owners = np.load(POOL / "recipes.npy"), np.load(POOL / "owners.npy")
         self.states, self.starts = np.load(POOL / "states.npy", mmap_mode="r"), np.load(POOL / "starts.npy")
         self.info = json.loads((POOL / "pool.json").read_text())
         self.grounds = torch.tensor([BACKGROUNDS[g] for g in GROUNDS], dtype=torch.float32) / 255

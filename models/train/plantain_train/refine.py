@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .concepts import BACKGROUNDS, percentile
 from .latent import PatchBasis

@@ -12,7 +12,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from .paths import EMOJIBASE, PACKAGES, RENDERS, RENDERS_INDEX, WORK
+from .paths import EMOJIBASE, PACKAGES, RENDERS, RENDERS_INDEX, RENDERS_LARGE, WORK
 
 SIZE = 128
 GENERATOR_STYLES = ("3d", "flat", "cartoon", "minimal", "mono")
@@ -51,20 +51,20 @@ def concepts() -> dict[str, dict]:
     return kept
 
 
-def square(image: Image.Image) -> np.ndarray | None:
-    """RGBA, padded to a square and scaled to 128 px; None for an empty picture."""
+def square(image: Image.Image, size: int = SIZE) -> np.ndarray | None:
+    """RGBA, padded to a square and scaled to `size` pixels; None for an empty picture."""
     image = image.convert("RGBA")
-    if image.size != (SIZE, SIZE):
+    if image.size != (size, size):
         side = max(image.size)
         canvas = Image.new("RGBA", (side, side))
         canvas.paste(image, ((side - image.size[0]) // 2, (side - image.size[1]) // 2))
-        image = canvas.resize((SIZE, SIZE), Image.LANCZOS)
+        image = canvas.resize((size, size), Image.LANCZOS)
     pixels = np.asarray(image)
     return pixels if pixels[..., 3].max() >= 10 else None
 
 
-def svg_icons(name: str) -> dict[str, str]:
-    """Icon name -> SVG text of one iconify set."""
+def svg_icons(name: str, size: int = SIZE) -> dict[str, str]:
+    """Icon name -> SVG text of one iconify set, drawn at `size` pixels."""
     data = json.loads((PACKAGES / "@iconify-json" / name / "icons.json").read_text())
     icons = dict(data["icons"])
     for alias, spec in data.get("aliases", {}).items():
@@ -75,13 +75,30 @@ def svg_icons(name: str) -> dict[str, str]:
     def svg(icon: dict) -> str:
         width, height = (icon.get(k, data.get(k, 16)) for k in ("width", "height"))
         return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{icon.get("left", 0)} '
-                f'{icon.get("top", 0)} {width} {height}" width="{SIZE}" height="{SIZE}"{colour}>{icon["body"]}</svg>')
+                f'{icon.get("top", 0)} {width} {height}" width="{size}" height="{size}"{colour}>{icon["body"]}</svg>')
 
     return {key: svg(icon) for key, icon in icons.items()}
 
 
 def main() -> None:
     """Renders every set. About two minutes of one core."""
+    images, index = render(SIZE, (*GENERATOR_STYLES, *JUDGE_STYLES))
+    WORK.mkdir(parents=True, exist_ok=True)
+    np.save(RENDERS, np.stack(images))
+    RENDERS_INDEX.write_text(json.dumps(index))
+    print(f"render: {len(images)} pictures of {len({i['code'] for i in index})} concepts", flush=True)
+
+
+def large() -> None:
+    """Every fourth icon of the generator's styles at 256 px, for the stage that enlarges: `renders256.npy` and labels beside it."""
+    images, index = render(2 * SIZE, GENERATOR_STYLES, every=4)
+    np.save(RENDERS_LARGE, np.stack(images))
+    RENDERS_LARGE.with_suffix(".json").write_text(json.dumps(index))
+    print(f"render: {len(images)} large pictures", flush=True)
+
+
+def render(size: int, styles: tuple[str, ...], every: int = 1) -> tuple[list[np.ndarray], list[dict[str, str]]]:
+    """Pictures [size, size, 4] and what they show; only every n-th icon of each set if asked."""
     known = concepts()
     by_slug = {slug(e["label"]): c for c, e in known.items()}
     by_tight_slug = {s.replace("-", ""): c for s, c in by_slug.items()}
@@ -93,18 +110,20 @@ def main() -> None:
     index: list[dict[str, str]] = []
 
     def add(image: Image.Image, hexcode: str, style: str) -> None:
-        pixels = square(image)
+        pixels = square(image, size)
         if pixels is not None:
             images.append(pixels)
             index.append({"code": hexcode, "style": style, "label": known[hexcode]["label"]})
 
-    for path in sorted(Path(PACKAGES, "@lobehub", "fluent-emoji-3d", "assets").iterdir()):
+    for path in sorted(Path(PACKAGES, "@lobehub", "fluent-emoji-3d", "assets").iterdir())[::every]:
         if code(path.stem) in known:
             add(Image.open(path), code(path.stem), "3d")
     print(f"render 3d: {len(images)}", flush=True)
     for name, style in SVG_SETS.items():
+        if style not in styles:
+            continue
         seen: set[str] = set()
-        for icon, svg in sorted(svg_icons(name).items()):
+        for icon, svg in sorted(svg_icons(name, size).items())[::every]:
             hexcode = by_name.get(icon) or by_slug.get(icon) or by_tight_slug.get(re.sub("^(black|white)-|-", "", icon))
             if hexcode not in known or hexcode in seen:
                 continue
@@ -116,7 +135,4 @@ def main() -> None:
             seen.add(hexcode)
             add(Image.open(io.BytesIO(png)), hexcode, style)
         print(f"render {style} ({name}): {len(seen)}", flush=True)
-    WORK.mkdir(parents=True, exist_ok=True)
-    np.save(RENDERS, np.stack(images))
-    RENDERS_INDEX.write_text(json.dumps(index))
-    print(f"render: {len(images)} pictures of {len({i['code'] for i in index})} concepts", flush=True)
+    return images, index

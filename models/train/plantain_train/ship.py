@@ -13,10 +13,10 @@ from .chain import Chain
 from .concepts import BACKGROUNDS, HUES, STYLE_WORDS, load, phrases
 from .decode import Decoder
 from .export import Card, export
+from .latent import PatchBasis
 from .net import Generator
 from .paths import BASIS, POOL
 from .prompts import SHEET_PROMPTS, PromptStates
-from .latent import PatchBasis
 from .sheet import sheet
 
 PROVENANCE = (
@@ -36,7 +36,8 @@ def ship(checkpoint: Path, out: Path, name: str, steps: int = 1) -> None:
     if decoder.refiner is None:
         raise SystemExit("no refiner.pt in the work folder; run `python -m plantain_train refine` first")
     concepts = load(json.loads((POOL / "pool.json").read_text())["concepts"])
-    card = Card(name, [c.word for c in concepts], {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps,
+    words = list(dict.fromkeys([c.word for c in concepts] + [s for c in concepts for s in c.synonyms]))
+    card = Card(name, words, {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps,
                 licence="MIT OR Apache-2.0 (weights); the training data's licences are in NOTICE.md", provenance=PROVENANCE)
     export(out, net, decoder.refiner, PatchBasis.load(BASIS), text.pruned_vocabulary(text.model_folder(), phrases()), card)
     compare(net, decoder, out, steps)

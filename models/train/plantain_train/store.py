@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .decode import REFINER
 from .net import LATENT_CHANNELS
 from .paths import BASIS, WORK
-from .decode import REFINER
 
 GENERATOR, REFINING, LATENT = "generator.", "refiner.", "basis."
 

@@ -1,4 +1,4 @@
-"""The teacher: the generator trained by rectified flow, with the text hidden from one sample in ten."""
+"""The teacher: the generator trained by rectified flow, with the text hidden from some samples, for guidance."""
 
 from __future__ import annotations
 
@@ -15,34 +15,55 @@ from .latent import PatchBasis
 from .loop import Plan, Setup, Step, run
 from .net import Generator
 from .paths import BASIS, SHEETS, WORK
-from .pool import KIND, KINDS, Pool
+from .pool import IMAGE, KIND, KINDS, OTHER, Pool
 from .prompts import SHEET_PROMPTS, PromptStates
 
 CHECKPOINT = WORK / "teacher.pt"
-SHARES = {"plain": 0.5, "background": 0.14, "colour": 0.16, "place": 0.06, "pair": 0.14}
+SHARES = {"plain": 0.38, "background": 0.14, "colour": 0.16, "place": 0.10, "pair": 0.22}
 
 
 class Batches:
-    """Endless training batches with fixed shares of each kind; every kind is gone through before it repeats."""
+    """Endless training batches with fixed shares of each kind.
+
+    Within a kind, recipes of an icon that is still drawn badly from noise come more often: every icon (its recoloured pictures count with it)
+    has a running error, and 1,024 recipes at a time are drawn by it, between `FLOOR` and `CEILING` of the mean.
+    """
+
+    FLOOR, CEILING, AHEAD, MEMORY = 0.4, 3.0, 1024, 0.3
 
     def __init__(self, pool: Pool, batch: int, seed: int) -> None:
         self.pool, self.rng, self.batch = pool, np.random.default_rng(seed), batch
         self.rows = {k: np.flatnonzero(pool.recipes[:, KIND] == KINDS.index(k)) for k in KINDS}
         self.queue = {k: np.empty(0, np.int64) for k in KINDS}
         self.shares = np.array([SHARES[k] for k in KINDS])
+        self.errors = np.full(len(pool.info["members"]), np.nan)
+
+    def weights(self) -> np.ndarray:
+        """How often each icon comes, 1 on average; icons not seen yet count as the mean."""
+        mean = np.nanmean(self.errors) if np.isfinite(self.errors).any() else 1.0
+        return np.clip(np.where(np.isfinite(self.errors), self.errors, mean) / mean, self.FLOOR, self.CEILING)
+
+    def learn(self, recipes: np.ndarray, errors: np.ndarray) -> None:
+        """Takes note of the errors of recipes with one icon that were drawn from noise."""
+        for icon, error in zip(self.pool.owners[recipes[:, IMAGE]], errors, strict=True):
+            old = self.errors[icon]
+            self.errors[icon] = error if np.isnan(old) else old + self.MEMORY * (error - old)
 
     def next(self) -> np.ndarray:
         """Recipes [batch, 6]."""
         chosen = []
         for kind, count in zip(KINDS, self.rng.multinomial(self.batch, self.shares), strict=True):
             if len(self.queue[kind]) < count:
-                self.queue[kind] = np.concatenate([self.queue[kind], self.rng.permutation(self.rows[kind])])
+                rows = self.rows[kind]
+                chance = self.weights()[self.pool.owners[self.pool.recipes[rows, IMAGE]]]
+                more = self.rng.choice(rows, min(self.AHEAD, len(rows)), replace=False, p=chance / chance.sum())
+                self.queue[kind] = np.concatenate([self.queue[kind], more])
             chosen.append(self.queue[kind][:count])
             self.queue[kind] = self.queue[kind][count:]
         return self.pool.recipes[np.concatenate(chosen)]
 
 
-def setup(batch: int, start_share: float) -> Setup:
+def setup(batch: int, start_share: float, hidden_share: float) -> Setup:
     """The step function's maker (see loop.run)."""
 
     def for_worker(worker: int, steps_done: int) -> Step:
@@ -56,11 +77,13 @@ def setup(batch: int, start_share: float) -> Setup:
             states, mask = batches.pool.text(recipes)
             t = flow.training_times(batch, generator, start_share)
             mixed = flow.per_sample(t) * clean + flow.per_sample(1 - t) * torch.randn(clean.shape, generator=generator)
-            drop = torch.rand(batch, generator=generator) < 0.1
+            drop = torch.rand(batch, generator=generator) < hidden_share
             with torch.autocast("cpu", torch.bfloat16):
                 predicted = net(mixed, t, states, mask, drop)
-            plain, first = torch.from_numpy(recipes[:, KIND] == 0), t == 0
+            plain, first = torch.from_numpy(recipes[:, KIND] == 0), (t == 0) & ~drop
             error = ((predicted.detach() - clean) ** 2).mean((1, 2, 3))
+            single = (first & torch.from_numpy(recipes[:, OTHER] < 0)).numpy()
+            batches.learn(recipes[single], error.numpy()[single])
             return flow.flow_loss(predicted, clean, t), {"mse": float(error.mean()), **of("plain", error[plain & first]), **of("first", error[first])}
 
         return step
@@ -74,9 +97,9 @@ def of(key: str, values: Tensor) -> dict[str, float]:
 
 
 def train(stop_at: float, start: Path | None, rate: float, batch: int, workers: int, start_share: float,
-          compiled: bool) -> None:
+          hidden_share: float, compiled: bool) -> None:
     """Trains until `stop_at`; `start` gives the first weights (a checkpoint of ours or the prototype's safetensors)."""
-    net = first_weights(start)
+    net = first_weights(CHECKPOINT if CHECKPOINT.exists() else start)  # the loop resumes, but the shape may have grown
     plan = Plan("teacher", CHECKPOINT, stop_at, batch=batch, rate=rate, workers=workers, compiled=compiled)
     states = PromptStates(SHEET_PROMPTS)
     decoder = Decoder()
@@ -85,7 +108,7 @@ def train(stop_at: float, start: Path | None, rate: float, batch: int, workers: 
         latents = flow.sample(average, states.states, states.mask, flow.noise(len(SHEET_PROMPTS), 1), 1)
         decoder.sheet(latents, SHEET_PROMPTS, 8, SHEETS / f"teacher-{progress['images']:07d}.png")
 
-    run(plan, net, setup(batch, start_share), sheets)
+    run(plan, net, setup(batch, start_share, hidden_share), sheets)
 
 
 def first_weights(start: Path | None) -> Generator:
