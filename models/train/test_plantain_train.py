@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plantain_train import captions, concepts, flow, show, text
+from plantain_train import captions, concepts, flow, show, store, text
 from plantain_train.chain import Chain
 from plantain_train.export import Card, export
 from plantain_train.grow import grow
@@ -135,6 +135,14 @@ class Networks(unittest.TestCase):
             state = torch.load(Path(folder, "b.optimiser0"), weights_only=True)["state"]
             moment = state[wide.index("latent_out.weight")]["exp_avg"]
             self.assertTrue(torch.allclose(moment, 0.1 * before, atol=1e-6))
+
+    def test_stored_matrices_come_back(self) -> None:
+        value = torch.randn(70, 40, 3, 3) * torch.logspace(-3, 1, 70)[:, None, None, None]
+        stored = store.pack("x", value)
+        back = store.unpack(stored["x.packed"], stored["x.scale"], list(value.shape))
+        error = ((back - value) ** 2).mean((1, 2, 3)) / (value ** 2).mean((1, 2, 3))
+        self.assertLess(error.max().item(), 1e-6)
+        self.assertEqual(list(store.pack("y", torch.ones(8))), ["y"])
 
     def test_pruned_checkpoint_runs(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

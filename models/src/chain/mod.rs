@@ -135,18 +135,18 @@ impl<'a> Chain<'a> {
         })
     }
 
-    /// The sizes that a network of a drawn picture ran at, batch 1: latent cells, or, for the refiner, pixels of
-    /// the decoder.
+    /// The sizes that a network of a drawn picture ran at, batch 1: latent cells, or, for the refiner and the enlarger,
+    /// pixels of the picture that they are given.
     pub fn binding_of(&self, network: &str, size: [u32; 2], trace: &Trace) -> Binding {
-        let image = self
-            .spec
-            .wiring
-            .refiner_image
-            .as_ref()
-            .and_then(|name| trace.inputs.get("refiner")?.first()?.get(name));
-        match (network, image) {
-            ("refiner", Some(image)) => pixel_binding(image),
-            _ => latent_binding(&self.spec.size, size),
+        let wiring = &self.spec.wiring;
+        let name = match network {
+            "refiner" => wiring.refiner_image.as_ref(),
+            "enlarger" => wiring.enlarger_image.as_ref(),
+            _ => None,
+        };
+        match name.and_then(|name| trace.inputs.get(network)?.first()?.get(name)) {
+            Some(image) => pixel_binding(image),
+            None => latent_binding(&self.spec.size, size),
         }
     }
 
@@ -192,6 +192,13 @@ impl<'a> Chain<'a> {
             image = self.first("refiner", binding, inputs, &mut trace)?;
         }
         trace.picture = to_bytes(&image, size.range);
+        // The picture stays as it is: the run is for those who look at the networks' inputs.
+        if let Some(name) = wiring.enlarger_image.as_ref().filter(|_| self.networks.has("enlarger"))
+        {
+            let binding = pixel_binding(&image);
+            let inputs = Inputs::from([(name.clone(), image)]);
+            self.first("enlarger", binding, inputs, &mut trace)?;
+        }
         Ok(trace)
     }
 

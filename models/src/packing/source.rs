@@ -100,7 +100,7 @@ fn pipeline(
         find(name).ok_or(PackingError::Fit { network: name, problem })
     };
     let (text, denoiser, decoder) = (need("text_encoder")?, need("denoiser")?, need("decoder")?);
-    let refiner = find("refiner");
+    let (refiner, enlarger) = (find("refiner"), find("enlarger"));
     let tokens_max = text
         .graph
         .inputs
@@ -117,8 +117,9 @@ fn pipeline(
         denoiser: &denoiser.graph,
         decoder: &decoder.graph,
         refiner: refiner.map(|network| &network.graph),
+        enlarger: enlarger.map(|network| &network.graph),
     };
-    let sizes = sizes(denoiser, decoder, refiner)?;
+    let sizes = sizes(denoiser, decoder, refiner, enlarger)?;
     let spec = build_spec(&folder, recipe, &ports, tokenizer.spec.clone(), &sizes)?;
     Ok(Pipeline { folder, spec, tokenizer })
 }
@@ -128,6 +129,7 @@ fn sizes(
     denoiser: &FloatNetwork,
     decoder: &FloatNetwork,
     refiner: Option<&FloatNetwork>,
+    enlarger: Option<&FloatNetwork>,
 ) -> Result<SizeFacts, PackingError> {
     let imported = Binding { batch: 1, ..denoiser.binding };
     let latent = image(denoiser, "denoiser", imported, true)?;
@@ -143,12 +145,15 @@ fn sizes(
         factor *= self::factor(refiner, "refiner", pixels)?;
         free &= refiner.free.height && refiner.free.width;
     }
+    let picture = Binding { batch: 1, height: cells.height * factor, width: cells.width * factor };
+    let enlarge = enlarger.map(|network| self::factor(network, "enlarger", picture)).transpose()?;
     Ok(SizeFacts {
         latent_channels: latent[3] as u32,
         cell_pixels: factor,
         imported: cells,
         free,
         unit,
+        enlarge,
     })
 }
 

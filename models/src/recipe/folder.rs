@@ -9,7 +9,7 @@ use super::{RecipeError, read_json};
 /// One network of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
-    /// Name in the pack: `text_encoder`, `denoiser`, `decoder`, `refiner`.
+    /// Name in the pack: `text_encoder`, `denoiser`, `decoder`, `refiner`, `enlarger`.
     pub network: &'static str,
     /// Its ONNX file.
     pub onnx: PathBuf,
@@ -24,16 +24,17 @@ pub struct Folder {
     pub path: PathBuf,
     /// `model_index.json`.
     pub index: Value,
-    /// In the order in which a picture needs them; the refiner only if there is one.
+    /// In the order in which a picture needs them; the refiner and the enlarger only if there is one.
     pub components: Vec<Component>,
 }
 
 /// Sub-folders that may hold a network, and whether there must be one.
-const COMPONENTS: [(&str, &[&str], bool); 4] = [
+const COMPONENTS: [(&str, &[&str], bool); 5] = [
     ("text_encoder", &["text_encoder"], true),
     ("denoiser", &["unet", "transformer"], true),
     ("decoder", &["vae_decoder"], true),
     ("refiner", &["refiner"], false),
+    ("enlarger", &["enlarger"], false),
 ];
 
 impl Folder {

@@ -22,6 +22,8 @@ pub struct SizeFacts {
     pub free: bool,
     /// Heights and widths in latent cells must divide by this.
     pub unit: u32,
+    /// How much larger the enlarger makes a picture.
+    pub enlarge: Option<u32>,
 }
 
 pub(super) fn build_size(
@@ -111,5 +113,6 @@ pub(super) fn build_size(
         range,
         latent_scale: scale as f32,
         latent_shift: number("shift_factor").unwrap_or(0.0) as f32,
+        enlarge: facts.enlarge,
     })
 }

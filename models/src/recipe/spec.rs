@@ -19,6 +19,8 @@ pub struct NetworkPorts<'a> {
     pub decoder: &'a Graph,
     /// Picture to picture.
     pub refiner: Option<&'a Graph>,
+    /// Picture to larger picture.
+    pub enlarger: Option<&'a Graph>,
 }
 
 /// Builds the description.
@@ -50,7 +52,8 @@ pub fn build_spec(
             problem: format!("the default style {name:?} is none of {known:?}"),
         });
     }
-    let words = if recipe.words.is_empty() { index_words(folder) } else { recipe.words.clone() };
+    let words =
+        if recipe.words.is_empty() { index_words(folder, "words") } else { recipe.words.clone() };
     Ok(PipelineSpec {
         tokenizer,
         size: build_size(folder, recipe, sizes)?,
@@ -65,6 +68,7 @@ pub fn build_spec(
         styles,
         style_default,
         words,
+        synonyms: index_words(folder, "synonyms"),
     })
 }
 
@@ -102,8 +106,8 @@ fn index_style_default(folder: &Folder, styles: &[Style]) -> Option<String> {
     }
 }
 
-fn index_words(folder: &Folder) -> Vec<String> {
-    let words = folder.plantain("words").and_then(Value::as_array);
+fn index_words(folder: &Folder, key: &str) -> Vec<String> {
+    let words = folder.plantain(key).and_then(Value::as_array);
     words.into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
 }
 
@@ -134,11 +138,14 @@ fn wiring(networks: &NetworkPorts) -> Result<Wiring, RecipeError> {
             &["latent_sample", "latent"],
             is(4),
         )?,
-        refiner_image: networks
-            .refiner
-            .map(|graph| Ports(graph).input("picture input [1, h, w, 3]", &["sample"], is(4)))
-            .transpose()?,
+        refiner_image: networks.refiner.map(picture_input).transpose()?,
+        enlarger_image: networks.enlarger.map(picture_input).transpose()?,
     })
+}
+
+fn picture_input(graph: &Graph) -> Result<String, RecipeError> {
+    let is_picture = |graph: &Graph, id: ValueId| graph.value(id).shape.len() == 4;
+    Ports(graph).input("picture input [1, h, w, 3]", &["sample"], is_picture)
 }
 
 struct Ports<'a>(&'a Graph);

@@ -31,8 +31,9 @@ def parser() -> argparse.ArgumentParser:
     teacher = stages.add_parser("teacher", help="train the generator")
     teacher.add_argument("--start", type=Path, help="first weights: a .pt of ours or the prototype's .safetensors")
     teacher.add_argument("--rate", type=float, default=1e-3)
-    teacher.add_argument("--start-share", type=float, default=0.5, help="share of samples at t = 0: picture from pure noise")
+    teacher.add_argument("--start-share", type=float, default=0.75, help="share of samples at t = 0: picture from pure noise")
     teacher.add_argument("--hidden-share", type=float, default=0.1, help="share of samples without their text, for guidance")
+    teacher.add_argument("--decay", type=float, default=0.25, help="the last share of the time, in which the rate falls")
     grow = stages.add_parser("grow", help="more inner blocks, which change nothing yet; the optimiser's state goes along")
     grow.add_argument("checkpoint", type=Path)
     grow.add_argument("out", type=Path)
@@ -105,7 +106,7 @@ def main() -> None:
     elif o.stage == "teacher":
         from . import teacher
 
-        teacher.train(o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.hidden_share, o.compiled)
+        teacher.train(o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.hidden_share, o.decay, o.compiled)
     elif o.stage == "distil":
         from . import distil, teacher
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from .judge import JUDGE
 from .paths import BASIS, POOL, RENDERS, WORK
 
-SHARES = {"refine": 0.08, "teacher": 0.77, "distil": 0.15}
+SHARES = {"refine": 0.06, "enlarge": 0.06, "teacher": 0.73, "distil": 0.15}
 
 
 def stage(*arguments: object) -> None:
@@ -28,8 +28,8 @@ def run(minutes: float, concepts: int, out: Path, workers: int) -> None:
         stage("pool", "--concepts", concepts)
     if not JUDGE.exists():
         stage("judge")
-    for name in SHARES:
-        stage(name, "--stop", f"{minutes * SHARES[name]:.2f}m", "--workers", workers)
+    for name, share in SHARES.items():
+        stage(name, "--stop", f"{minutes * share:.2f}m", "--workers", workers)
     stage("evaluate", WORK / "teacher.pt", "--steps", 6, "--guidance", 2)
     stage("evaluate", WORK / "student.pt")
     stage("export", WORK / "student.pt", out)

@@ -25,7 +25,7 @@ from .net import (
 )
 
 OPSET = 17
-COMPONENTS = {"text_encoder": "text encoder", "unet": "denoiser", "vae_decoder": "decoder", "refiner": "refiner"}
+COMPONENTS = {"text_encoder": "text encoder", "unet": "denoiser", "vae_decoder": "decoder", "refiner": "refiner", "enlarger": "enlarger"}
 
 
 @dataclass
@@ -38,13 +38,15 @@ class Card:
     default_style: str
     backgrounds: list[str] = field(default_factory=list)
     colours: list[str] = field(default_factory=list)
+    synonyms: list[str] = field(default_factory=list)
     steps: int = 1
     guidance_scale: float = 1.0
     licence: str = "MIT OR Apache-2.0"
     provenance: str = ""
 
 
-def export(out: Path, generator: Generator, refiner: Refiner, basis: PatchBasis, keep: list[int], card: Card) -> None:
+def export(out: Path, generator: Generator, refiner: Refiner, basis: PatchBasis, keep: list[int], card: Card,
+           enlarger: Refiner | None = None) -> None:
     """Writes the whole folder anew. `keep`: vocabulary rows of MiniLM to hold (see `text.pruned_vocabulary`)."""
     if out.exists():
         shutil.rmtree(out)
@@ -62,6 +64,10 @@ def export(out: Path, generator: Generator, refiner: Refiner, basis: PatchBasis,
             "attention_mask": mask}, "out_sample")
         network(out / "vae_decoder", basis, {"latent_sample": latent}, "sample")
         network(out / "refiner", refiner, {"sample": torch.rand(1, 3, side, side) * 2 - 1}, "out_sample")
+        if enlarger is not None:
+            enlarger.freeze(side)
+            network(out / "enlarger", enlarger, {"sample": torch.rand(1, 3, 2 * side, 2 * side) * 2 - 1}, "out_sample")
+            enlarger.frozen_phase = None
     refiner.frozen_phase = None
     write_json(out / "scheduler" / "scheduler_config.json", scheduler_config())
     write_json(out / "model_index.json", model_index(card, refiner))
@@ -135,7 +141,8 @@ def model_index(card: Card, refiner: Refiner) -> dict[str, object]:
             "name": card.name,
             "chain": ["text_encoder(input_ids, attention_mask) -> last_hidden_state",
                       "unet(sample, timestep, encoder_hidden_states, attention_mask) -> out_sample, once a step",
-                      "vae_decoder(latent_sample) -> sample", "refiner(sample) -> out_sample"],
+                      "vae_decoder(latent_sample) -> sample", "refiner(sample) -> out_sample",
+                      "enlarger(sample) -> out_sample, if there is one, for pictures of twice the size"],
             "latent_shape": [LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE],
             "latent_scaling_factor": 1.0,
             "decoded_size": [side, side], "sizes": [[2 * side, 2 * side]],
@@ -149,7 +156,7 @@ def model_index(card: Card, refiner: Refiner) -> dict[str, object]:
             "styles": card.styles,
             "default_style": card.default_style,
             "backgrounds": card.backgrounds, "colours": card.colours,
-            "words": card.words,
+            "words": card.words, "synonyms": card.synonyms,
             "licence": card.licence, "provenance": card.provenance,
         },
     }
@@ -160,6 +167,8 @@ def describe(folder: Path) -> str:
     lines = []
     for name, role in COMPONENTS.items():
         path = folder / name / "model.onnx"
+        if not path.exists():
+            continue
         model = onnx.load(path)
         graph = model.graph
         values = sum(int(np.prod(t.dims)) for t in graph.initializer)

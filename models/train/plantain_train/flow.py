@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .net import LATENT_CHANNELS, LATENT_SIDE, Generator
 
+CONTRAST, CONTRAST_MEAN = 0.2, 0.9  # of latents, whose total variance is 1; the mean over pictures
+
 
 def noise(count: int, seed: int) -> Tensor:
     """Standard normal latents that depend on the seed only."""
@@ -28,10 +30,15 @@ def per_sample(t: Tensor) -> Tensor:
     return t[:, None, None, None]
 
 
+def relative_error(predicted: Tensor, clean: Tensor) -> Tensor:
+    """Squared error of each sample against the contrast of its picture, so that pale pictures count as much as black ones. [B]"""
+    contrast = clean.var((2, 3)).mean(1)
+    return ((predicted - clean) ** 2).mean((1, 2, 3)) / (CONTRAST + contrast) * (CONTRAST + CONTRAST_MEAN)
+
+
 def flow_loss(predicted: Tensor, clean: Tensor, t: Tensor) -> Tensor:
-    """The velocity's squared error, bounded near the picture."""
-    error = ((predicted - clean) ** 2).mean((1, 2, 3))
-    return (error / (1 - t).clamp(min=0.1) ** 2).mean()
+    """The velocity's relative squared error, bounded near the picture."""
+    return (relative_error(predicted, clean) / (1 - t).clamp(min=0.1) ** 2).mean()
 
 
 @torch.no_grad()

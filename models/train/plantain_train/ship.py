@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import flow, text
+from . import enlarge, flow, text
 from .chain import Chain
 from .concepts import BACKGROUNDS, HUES, STYLE_WORDS, load, phrases
 from .decode import Decoder
 from .export import Card, export
 from .latent import PatchBasis
-from .net import Generator
+from .net import Generator, Refiner
 from .paths import BASIS, POOL
 from .prompts import SHEET_PROMPTS, PromptStates
 from .sheet import sheet
@@ -36,11 +36,21 @@ def ship(checkpoint: Path, out: Path, name: str, steps: int = 1) -> None:
     if decoder.refiner is None:
         raise SystemExit("no refiner.pt in the work folder; run `python -m plantain_train refine` first")
     concepts = load(json.loads((POOL / "pool.json").read_text())["concepts"])
-    words = list(dict.fromkeys([c.word for c in concepts] + [s for c in concepts for s in c.synonyms]))
-    card = Card(name, words, {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps,
+    synonyms = list(dict.fromkeys(s for c in concepts for s in c.synonyms))
+    card = Card(name, [c.word for c in concepts], {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps, synonyms=synonyms,
                 licence="MIT OR Apache-2.0 (weights); the training data's licences are in NOTICE.md", provenance=PROVENANCE)
-    export(out, net, decoder.refiner, PatchBasis.load(BASIS), text.pruned_vocabulary(text.model_folder(), phrases()), card)
+    export(out, net, decoder.refiner, PatchBasis.load(BASIS), text.pruned_vocabulary(text.model_folder(), phrases()), card,
+           trained_enlarger())
     compare(net, decoder, out, steps)
+
+
+def trained_enlarger() -> Refiner | None:
+    """The stage to 256 px, if it was trained."""
+    if not enlarge.CHECKPOINT.exists():
+        return None
+    net = enlarge.new()
+    net.load_state_dict(torch.load(enlarge.CHECKPOINT, weights_only=True)["ema"])
+    return net.eval()
 
 
 def compare(net: Generator, decoder: Decoder, folder: Path, steps: int) -> int:

@@ -19,7 +19,7 @@ from .pool import IMAGE, KIND, KINDS, OTHER, Pool
 from .prompts import SHEET_PROMPTS, PromptStates
 
 CHECKPOINT = WORK / "teacher.pt"
-SHARES = {"plain": 0.38, "background": 0.14, "colour": 0.16, "place": 0.10, "pair": 0.22}
+SHARES = {"plain": 0.53, "background": 0.12, "colour": 0.13, "place": 0.07, "pair": 0.15}
 
 
 class Batches:
@@ -29,7 +29,7 @@ class Batches:
     has a running error, and 1,024 recipes at a time are drawn by it, between `FLOOR` and `CEILING` of the mean.
     """
 
-    FLOOR, CEILING, AHEAD, MEMORY = 0.4, 3.0, 1024, 0.3
+    FLOOR, CEILING, AHEAD, MEMORY = 0.6, 2.0, 1024, 0.3
 
     def __init__(self, pool: Pool, batch: int, seed: int) -> None:
         self.pool, self.rng, self.batch = pool, np.random.default_rng(seed), batch
@@ -83,7 +83,7 @@ def setup(batch: int, start_share: float, hidden_share: float) -> Setup:
             plain, first = torch.from_numpy(recipes[:, KIND] == 0), (t == 0) & ~drop
             error = ((predicted.detach() - clean) ** 2).mean((1, 2, 3))
             single = (first & torch.from_numpy(recipes[:, OTHER] < 0)).numpy()
-            batches.learn(recipes[single], error.numpy()[single])
+            batches.learn(recipes[single], flow.relative_error(predicted.detach(), clean).numpy()[single])
             return flow.flow_loss(predicted, clean, t), {"mse": float(error.mean()), **of("plain", error[plain & first]), **of("first", error[first])}
 
         return step
@@ -97,10 +97,10 @@ def of(key: str, values: Tensor) -> dict[str, float]:
 
 
 def train(stop_at: float, start: Path | None, rate: float, batch: int, workers: int, start_share: float,
-          hidden_share: float, compiled: bool) -> None:
+          hidden_share: float, decay: float, compiled: bool) -> None:
     """Trains until `stop_at`; `start` gives the first weights (a checkpoint of ours or the prototype's safetensors)."""
     net = first_weights(CHECKPOINT if CHECKPOINT.exists() else start)  # the loop resumes, but the shape may have grown
-    plan = Plan("teacher", CHECKPOINT, stop_at, batch=batch, rate=rate, workers=workers, compiled=compiled)
+    plan = Plan("teacher", CHECKPOINT, stop_at, batch=batch, rate=rate, decay=decay, workers=workers, compiled=compiled)
     states = PromptStates(SHEET_PROMPTS)
     decoder = Decoder()
 

@@ -86,7 +86,7 @@ pub struct Node {
 /// One network: nodes in an order in which they can run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Graph {
-    /// `text_encoder`, `denoiser`, `decoder`, `refiner`, or the file's name.
+    /// `text_encoder`, `denoiser`, `decoder`, `refiner`, `enlarger`, or the file's name.
     pub name: String,
     /// All values, inputs and outputs among them.
     pub values: Vec<Value>,

@@ -59,8 +59,12 @@ pub(super) fn names(contents: &Contents, pipeline: &PipelineSpec) -> Result<(), 
         Some(name) => Some((network(contents, "refiner")?, name)),
         None => None,
     };
+    let enlarger = match &wiring.enlarger_image {
+        Some(name) => Some((network(contents, "enlarger")?, name)),
+        None => None,
+    };
     let inputs = inputs.into_iter().filter_map(|(graph, name)| Some((graph, name?)));
-    for (graph, name) in inputs.chain(refiner) {
+    for (graph, name) in inputs.chain(refiner).chain(enlarger) {
         graph.input(name).ok_or_else(|| missing(name, "an input of its network"))?;
     }
     encoder
@@ -114,6 +118,9 @@ pub(super) fn sizes(contents: &Contents, pipeline: &PipelineSpec) -> Result<(), 
             // Dimensions of values stay below 2^28.
             let (height, width) = (*rows as u32, *columns as u32);
             validate_bound(network(contents, "refiner")?, Binding { batch: 1, height, width })?;
+        }
+        if pipeline.wiring.enlarger_image.is_some() {
+            validate_bound(network(contents, "enlarger")?, Binding { batch: 1, height, width })?;
         }
     }
     Ok(())

@@ -118,7 +118,7 @@ impl Pack {
         &self.contents.graphs
     }
 
-    /// A network by name: `text_encoder`, `denoiser`, `decoder`, `refiner`.
+    /// A network by name: `text_encoder`, `denoiser`, `decoder`, `refiner`, `enlarger`.
     ///
     /// # Errors
     /// [`PackFault::NoNetwork`].

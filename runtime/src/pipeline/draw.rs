@@ -106,7 +106,7 @@ pub struct Meter<'p> {
     step: u32,
     steps: u32,
     /// Multiply-adds of one run by network.
-    macs: [u64; 4],
+    macs: [u64; 5],
     done: u64,
     total: u64,
 }
@@ -119,13 +119,13 @@ impl<'p> Meter<'p> {
         steps: u32,
         [texts, renderings]: [u64; 2],
     ) -> Self {
-        let mut macs = [0; 4];
+        let mut macs = [0; 5];
         let networks = [loaded.text_encoder, loaded.denoiser, loaded.decoder];
-        for network in networks.into_iter().chain(loaded.refiner) {
+        for network in networks.into_iter().chain(loaded.refiner).chain(loaded.enlarger) {
             macs[network.0] = loaded.macs(network).max(1);
         }
         let runs = u64::from(steps) * loaded.runs_per_step as u64;
-        let total = texts * macs[0] + runs * macs[1] + renderings * (macs[2] + macs[3]);
+        let total = texts * macs[0] + runs * macs[1] + renderings * (macs[2] + macs[3] + macs[4]);
         clock.lap_prepare();
         Meter { progress, clock, step: 0, steps, macs, done: 0, total }
     }

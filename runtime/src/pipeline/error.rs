@@ -52,8 +52,8 @@ pub enum PipelineError {
     },
     /// A size that the pack does not allow.
     #[error(
-        "size {width}x{height} is outside {}x{} to {}x{}, which this pack draws; choose one between",
-        min[0], min[1], max[0], max[1]
+        "size {width}x{height} is outside {}x{} to {}x{}, which this pack draws; choose one between{}",
+        min[0], min[1], max[0], max[1], if *enlarge > 1 { format!(", or {enlarge} times one") } else { String::new() }
     )]
     SizeRange {
         /// As asked.
@@ -64,6 +64,8 @@ pub enum PipelineError {
         min: [u32; 2],
         /// Of the pack: width, height.
         max: [u32; 2],
+        /// How much larger the pack's enlarger draws; 1 without one.
+        enlarge: u32,
     },
     /// Not a guidance scale.
     #[error("guidance scale {scale} is not between 0 and {max}; 1 to 10 is usual")]

@@ -178,7 +178,8 @@ impl Pipeline {
 
     fn unknown_words(&self, prompt: &str, place: usize, count: TokenCount) -> Option<Warning> {
         let words = &self.spec.words;
-        if words.is_empty() || vocabulary::knows_a_word(words, prompt) {
+        let known = |words: &[String]| vocabulary::knows_a_word(words, prompt);
+        if words.is_empty() || known(words) || known(&self.spec.synonyms) {
             return None;
         }
         let tokens = self.spec.tokenizer.tokens_max as usize;

@@ -29,6 +29,8 @@ pub struct Loaded {
     pub denoiser: NetworkIndex,
     pub decoder: NetworkIndex,
     pub refiner: Option<NetworkIndex>,
+    /// Only where the size needs it.
+    pub enlarger: Option<NetworkIndex>,
     /// Runs of the denoiser in one step: 1 with all samples together, or one for each where the network takes one
     /// sample only.
     pub runs_per_step: usize,
@@ -38,6 +40,8 @@ pub struct Loaded {
     pub states_len: usize,
     /// Values of the decoder's image.
     pub decoded_len: usize,
+    /// Values of the refiner's image, or the decoder's without one.
+    pub refined_len: usize,
     /// Of the picture.
     pub channels: Channels,
     /// Ids from here on are refused.
@@ -63,7 +67,7 @@ pub struct Buffers {
     pub sample: Vec<f32>,
     /// `[batch, h, w, channels]`
     pub output: Vec<f32>,
-    /// The decoder's image, then the refiner's: `[height, width, channels]`
+    /// The decoder's image, then the refiner's, then the enlarger's: `[height, width, channels]`
     pub image: Vec<f32>,
 }
 
@@ -89,7 +93,8 @@ impl Loaded {
     ) -> Result<Self, PipelineError> {
         let (wiring, tokens) = (&spec.wiring, spec.tokenizer.tokens_max as usize);
         let cell = spec.size.cell_pixels.max(1);
-        let [width, height] = shape.size;
+        let (base, enlarged) = spec.size.base(shape.size).unwrap_or((shape.size, false));
+        let [width, height] = base;
         let cells = Binding { batch: shape.batch, height: height / cell, width: width / cell };
         let latent_len =
             cells.height as usize * cells.width as usize * spec.size.latent_channels as usize;
@@ -144,6 +149,19 @@ impl Loaded {
                 (refiner.first_output(&picture)?, Some(NetworkIndex(3)))
             }
         };
+        let refined_len = last.iter().product();
+        let (last, enlarger) = match &wiring.enlarger_image {
+            Some(name) if enlarged => {
+                let enlarger = Network::new(pack, "enlarger", Binding { batch: 1, height, width })?;
+                enlarger.expects(name, refined_len)?;
+                enlarger.reads_only(&[Some(name)])?;
+                networks.push((enlarger.graph, enlarger.binding));
+                let [width, height] = shape.size.map(|side| side as usize);
+                let place = NetworkIndex(networks.len() - 1);
+                (enlarger.first_output(&[1, height, width])?, Some(place))
+            }
+            _ => (last, None),
+        };
         let channels = match last.last() {
             Some(3) => Channels::Rgb,
             Some(4) => Channels::Rgba,
@@ -153,7 +171,7 @@ impl Loaded {
                 return Err(wiring_error(graph, "output 0", problem));
             }
         };
-        let image_len = decoded_len.max(last.iter().product());
+        let image_len = decoded_len.max(refined_len).max(last.iter().product());
         let buffers = Buffers {
             text_mask: vec![0.0; tokens],
             states: vec![0.0; batch * states_len],
@@ -178,10 +196,12 @@ impl Loaded {
             denoiser: NetworkIndex(1),
             decoder: NetworkIndex(2),
             refiner,
+            enlarger,
             runs_per_step,
             text_output,
             states_len,
             decoded_len,
+            refined_len,
             channels,
             rows,
             buffers,

@@ -1,4 +1,4 @@
-//! From the latent to bytes: decoder, refiner, rounding.
+//! From the latent to bytes: decoder, refiner, enlarger, rounding.
 
 use super::draw::Meter;
 use super::error::PipelineError;
@@ -22,7 +22,8 @@ impl Source {
     }
 }
 
-/// Decodes the latent, refines it where the pack can, and writes the pixels; answers with the last stage.
+/// Decodes the latent, refines it where the pack can, enlarges it where the size asks for it, and writes the pixels;
+/// answers with the last stage.
 pub fn render(
     loaded: &mut Loaded,
     spec: &PipelineSpec,
@@ -30,7 +31,8 @@ pub fn render(
     pixels: &mut [u8],
     meter: &mut Meter<'_>,
 ) -> Result<Stage, PipelineError> {
-    let Loaded { engine, decoder, refiner, buffers, decoded_len, .. } = loaded;
+    let Loaded { engine, decoder, refiner, enlarger, buffers, decoded_len, refined_len, .. } =
+        loaded;
     let (size, wiring) = (&spec.size, &spec.wiring);
     let latent_len = buffers.latent.len();
     // The denoiser's input is written anew before each step; until then its place is free.
@@ -46,10 +48,15 @@ pub fn render(
     if let (Some(refiner), Some(name)) = (*refiner, &wiring.refiner_image) {
         engine.set_input(refiner, name, &buffers.image[..*decoded_len])?;
         meter.run(engine, refiner, Stage::Refine)?;
-        engine.read_output(refiner, 0, &mut buffers.image[..pixels.len()])?;
+        engine.read_output(refiner, 0, &mut buffers.image[..*refined_len])?;
+    }
+    if let (Some(enlarger), Some(name)) = (*enlarger, &wiring.enlarger_image) {
+        engine.set_input(enlarger, name, &buffers.image[..*refined_len])?;
+        meter.run(engine, enlarger, Stage::Refine)?;
+        engine.read_output(enlarger, 0, &mut buffers.image[..pixels.len()])?;
     }
     to_bytes(&buffers.image[..pixels.len()], size.range, pixels);
-    let last = if refiner.is_some() { Stage::Refine } else { Stage::Decode };
+    let last = if refiner.is_some() || enlarger.is_some() { Stage::Refine } else { Stage::Decode };
     meter.lap(last);
     Ok(last)
 }

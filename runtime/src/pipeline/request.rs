@@ -187,6 +187,9 @@ pub fn check_guidance(scale: Option<f32>, spec: &PipelineSpec) -> Result<f32, Pi
 pub fn check_size(size: Option<[u32; 2]>, spec: &SizeSpec) -> Result<[u32; 2], PipelineError> {
     let size = size.unwrap_or(spec.default);
     let [width, height] = size;
+    if spec.base(size).is_some() {
+        return Ok(size);
+    }
     let multiple = spec.multiple.max(1);
     if width % multiple != 0 || height % multiple != 0 {
         let round = |side: u32, min: u32, max: u32| {
@@ -200,12 +203,8 @@ pub fn check_size(size: Option<[u32; 2]>, spec: &SizeSpec) -> Result<[u32; 2], P
             nearest_height: round(height, spec.min[1], spec.max[1]),
         });
     }
-    let inside = |axis: usize| (spec.min[axis]..=spec.max[axis]).contains(&size[axis]);
-    if !inside(0) || !inside(1) {
-        let (min, max) = (spec.min, spec.max);
-        return Err(PipelineError::SizeRange { width, height, min, max });
-    }
-    Ok(size)
+    let (min, max, enlarge) = (spec.min, spec.max, spec.enlarge.unwrap_or(1));
+    Err(PipelineError::SizeRange { width, height, min, max, enlarge })
 }
 
 #[cfg(test)]
@@ -254,6 +253,22 @@ mod tests {
         assert_eq!((&*resolved.prompt, &*resolved.negative), ("a cat", "dog"));
         let request = Request { style: Some("Flat".to_owned()), ..Request::new("a cat") };
         assert_eq!(Resolved::new(&request, &spec()).unwrap().prompt, "flat a cat");
+    }
+
+    #[test]
+    fn an_enlarger_adds_larger_sizes_only() {
+        let plain = spec().size;
+        let enlarging = SizeSpec { enlarge: Some(2), ..plain.clone() };
+        assert_eq!(plain.base([128, 64]), Some(([128, 64], false)));
+        assert_eq!(plain.base([512, 256]), None);
+        assert_eq!(enlarging.base([256, 128]), Some(([256, 128], false)), "no need to enlarge");
+        assert_eq!(enlarging.base([512, 256]), Some(([256, 128], true)));
+        for size in [[1024, 256], [513, 256], [32, 32], [0, 0]] {
+            assert_eq!(enlarging.base(size), None, "{size:?}");
+            let sentence = check_size(Some(size), &enlarging).unwrap_err().to_string();
+            assert!(sentence.contains("nearest") || sentence.contains("2 times"), "{sentence}");
+        }
+        assert_eq!(check_size(Some([320, 256]), &enlarging).unwrap(), [320, 256]);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct PipelineSpec {
     /// What the model knows, if its vocabulary is closed: words that a user may look up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<String>,
+    /// Other names of the words: known too, but not listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub synonyms: Vec<String>,
 }
 
 /// How a prompt becomes token ids. Tables are u8 tensors of the pack.
@@ -89,6 +92,27 @@ pub struct SizeSpec {
     pub latent_scale: f32,
     /// See `latent_scale`.
     pub latent_shift: f32,
+    /// The enlarger draws pictures this much larger than the sizes above, on both sides; only with an enlarger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enlarge: Option<u32>,
+}
+
+impl SizeSpec {
+    /// The size up to the refiner of a picture of this size, and whether the enlarger is needed for it. `None` if there is no such picture.
+    pub fn base(&self, size: [u32; 2]) -> Option<([u32; 2], bool)> {
+        let plain = |size: [u32; 2]| {
+            (0..2).all(|axis| {
+                (self.min[axis]..=self.max[axis]).contains(&size[axis])
+                    && size[axis].is_multiple_of(self.multiple.max(1))
+            })
+        };
+        if plain(size) {
+            return Some((size, false));
+        }
+        let factor = self.enlarge.filter(|&factor| factor > 1)?;
+        let base = size.map(|side| side / factor);
+        (base.map(|side| side * factor) == size && plain(base)).then_some((base, true))
+    }
 }
 
 /// Noise schedulers. Names and numbers as in diffusers' scheduler_config.json.
@@ -192,6 +216,9 @@ pub struct Wiring {
     /// Picture `[1, h, w, 3]`; only with a refiner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refiner_image: Option<String>,
+    /// Picture `[1, h, w, 3]`; only with an enlarger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enlarger_image: Option<String>,
 }
 
 /// A look that a prompt can name.

@@ -137,6 +137,30 @@ fn a_picture_is_what_its_parts_say() {
     assert!(find_xmp(&file).unwrap().contains("AIPromptInformation=\"Apple\""));
 }
 
+/// The test's enlarger is its refiner under another name: it doubles and turns the colours round.
+#[test]
+fn an_enlarger_draws_larger_pictures_and_leaves_others_alone() {
+    let (mut graphs, mut spec) = (graphs(), spec());
+    let mut enlarger = graphs[3].clone();
+    enlarger["name"] = json!("enlarger");
+    graphs.as_array_mut().unwrap().push(enlarger);
+    spec["size"]["max"] = json!([24, 16]);
+    spec["size"]["enlarge"] = json!(2);
+    spec["wiring"]["enlarger_image"] = json!("image");
+    let pack = pack(graphs, spec, &TOKENS).unwrap();
+    let mut pipeline = Pipeline::new(pack, Options::default()).unwrap();
+    let plain = draw(&mut pipeline, &request()).pixels;
+    assert_eq!(plain, draw(&mut open(Options::default()), &request()).pixels);
+    let large = draw(&mut pipeline, &Request { size: Some([48, 32]), ..request() }).pixels;
+    assert_eq!((large.width(), large.height()), (48, 32));
+    let expected: Vec<u8> = (0..32 * 48 * 3)
+        .map(|i| (i / 3 / 48 / 2 * 24 + i / 3 % 48 / 2) * 3 + i % 3)
+        .map(|place| 255 - plain.bytes()[place])
+        .collect();
+    assert_near(large.bytes(), &expected);
+    assert_eq!(draw(&mut pipeline, &request()).pixels, plain, "after a large one");
+}
+
 #[test]
 fn guidance_1_runs_one_sample_and_says_that_the_negative_prompt_is_unused() {
     let mut pipeline = open(Options::default());
@@ -261,6 +285,12 @@ fn what_may_disappoint_is_said() {
     let warnings = draw(&mut pipeline, &Request::new("red aple")).warnings;
     let closest = vec!["apple".to_owned(), "cat".to_owned()];
     assert_eq!(warnings, [Warning::UnknownWords { closest }]);
+    let mut spec = spec();
+    spec["synonyms"] = json!(["red fruit"]);
+    let mut pipeline =
+        Pipeline::new(pack(graphs(), spec, &TOKENS).unwrap(), Options::default()).unwrap();
+    assert!(draw(&mut pipeline, &Request::new("red fruit")).warnings.is_empty());
+    assert_eq!(draw(&mut pipeline, &Request::new("red aple")).warnings.len(), 1);
 }
 
 #[test]

@@ -68,7 +68,8 @@ fn pipeline_lines(f: &mut fmt::Formatter<'_>, pipeline: &PipelineSpec) -> fmt::R
             pipeline.size.multiple
         )
     };
-    line(f, "picture", range)?;
+    let larger = pipeline.size.enlarge.map(|factor| format!(", or {factor} times as large"));
+    line(f, "picture", range + &larger.unwrap_or_default())?;
     line(f, "scheduler", format_args!("{:?}", pipeline.scheduler))?;
     line(f, "predicts", format_args!("{:?}", pipeline.prediction))?;
     let steps = format!("{}, guidance {}", pipeline.steps_default, pipeline.guidance_scale_default);
