@@ -23,7 +23,7 @@ fn preset(name: &str, pack: &SizeSpec) -> Option<[u32; 2]> {
     match name {
         "small" => Some(pack.min),
         "default" => Some(pack.default),
-        "large" => Some(pack.max),
+        "large" => Some(pack.max.map(|side| side * pack.enlarge.unwrap_or(1))),
         "portrait" => Some(shaped(pack, [3, 4])),
         "landscape" => Some(shaped(pack, [4, 3])),
         _ => None,
@@ -57,6 +57,7 @@ mod tests {
             range: [-1.0, 1.0],
             latent_scale: 1.0,
             latent_shift: 0.0,
+            enlarge: None,
         }
     }
 
@@ -66,6 +67,8 @@ mod tests {
         assert_eq!(of("small"), [256, 256]);
         assert_eq!(of("default"), [512, 512]);
         assert_eq!(of("large"), [1024, 1024]);
+        let enlarging = SizeSpec { enlarge: Some(2), ..pack(256, 1024) };
+        assert_eq!(parse("large", &enlarging), Ok([2048, 2048]));
         assert_eq!(of("portrait"), [448, 576]);
         assert_eq!(of("landscape"), [576, 448]);
         assert_eq!(of("640 x 384"), [640, 384]);

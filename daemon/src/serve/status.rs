@@ -47,6 +47,7 @@ impl Model {
             range: [-1.0, 1.0],
             latent_scale: 1.0,
             latent_shift: 0.0,
+            enlarge: None,
         };
         let (name, sha256, board) = Default::default();
         let (styles, accelerators) = (Vec::new(), Vec::new());

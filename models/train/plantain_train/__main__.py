@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("pack", type=Path)
     show.add_argument("out", type=Path)
     show.add_argument("--binary", type=Path, default=Path("plantain"))
+    show.add_argument("--large", action="store_true", help="also pictures at 256x256, for a pack with an enlarger")
     ship = stages.add_parser("export", help="checkpoint -> ONNX folder for plantain-pack")
     ship.add_argument("checkpoint", type=Path)
     ship.add_argument("out", type=Path)
@@ -141,7 +142,7 @@ def main() -> None:
     elif o.stage == "show":
         from .show import show
 
-        show(o.pack, o.out, o.binary)
+        show(o.pack, o.out, o.binary, o.large)
     elif o.stage == "export":
         from .ship import ship
 

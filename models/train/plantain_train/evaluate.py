@@ -64,12 +64,14 @@ class Plantain:
         """uint8 [N, 128, 128, 3]; the prompts hold their style already."""
         return np.stack([self.one(prompt, seed + i, "none") for i, prompt in enumerate(prompts)])
 
-    def one(self, prompt: str, seed: int, style: str | None = None) -> np.ndarray:
-        """uint8 [128, 128, 3]"""
+    def one(self, prompt: str, seed: int, style: str | None = None, size: str | None = None) -> np.ndarray:
+        """uint8 [128, 128, 3], or of another size."""
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             command = [self.binary, "generate", prompt, "-o", file.name, "--pack", self.pack, "--seed", str(seed), "--threads", "1"]
             if style:
                 command += ["--style", style]
+            if size:
+                command += ["--size", size]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             return np.asarray(Image.open(file.name).convert("RGB"))
 

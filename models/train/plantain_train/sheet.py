@@ -21,4 +21,4 @@ def sheet(images: list[np.ndarray], labels: list[str], columns: int, path: Path,
         canvas.paste(tile if tile.size == (size, size) else tile.resize((size, size), Image.BICUBIC), (x, y))
         draw.text((x + 2, y + size + 1), label[:size // 6 + 2], fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    canvas.save(path, quality=88)

@@ -1,9 +1,12 @@
-"""Contact sheets of a pack, drawn by plantain itself: the 50 prompts of fifty.txt, and words of the list in every style."""
+"""Contact sheets of a pack, drawn by plantain itself: samples, the 50 prompts of fifty.txt, words of the list in every style, 256 px."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from .concepts import STYLE_WORDS, load
 from .evaluate import Plantain
@@ -11,6 +14,9 @@ from .paths import HERE
 from .sheet import sheet
 
 SEED, COLUMNS, WORDS = 1, 10, 60
+SAMPLES = [("a red apple", "cartoon"), ("a cat", "minimal"), ("a house", "3d"), ("a rocket", "minimal"), ("a purple umbrella", "cartoon"),
+           ("a robot on a yellow background", "3d"), ("a guitar", "cartoon"), ("a cat and a dog", "flat")]
+LARGE = [("a red apple", "cartoon"), ("a fox", "flat"), ("a rocket", "minimal"), ("a key", "mono")]
 
 
 def fifty() -> list[tuple[str, str | None]]:
@@ -19,13 +25,17 @@ def fifty() -> list[tuple[str, str | None]]:
     return [(prompt.strip(), style.strip() or None) for prompt, style in lines]
 
 
-def show(pack: Path, out: Path, binary: Path) -> None:
-    """Writes fifty.png and style-NAME.png: the same words in each style, one in three of the most important, the rest from all over the list."""
+def show(pack: Path, out: Path, binary: Path, large: bool) -> None:
+    """Writes samples.png, fifty.jpg and style-NAME.jpg: the same words in each style, a third of them from the top of the list; and large.jpg."""
     artist, prompts = Plantain(pack, binary), fifty()
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate([artist.one(p, SEED, style) for p, style in SAMPLES], 1)).save(out / "samples.png")
     sheet([artist.one(p, SEED, style) for p, style in prompts], [f"{p}, {style}" if style else p for p, style in prompts], COLUMNS,
-          out / "fifty.png")
+          out / "fifty.jpg")
     words, rng = [c.word for c in load()], random.Random(3)
     chosen = [*rng.sample(words[:120], WORDS // 3), *rng.sample(words[120:], WORDS - WORDS // 3)]
     for style in STYLE_WORDS:
-        sheet([artist.one(w, SEED, style) for w in chosen], chosen, COLUMNS, out / f"style-{style}.png")
+        sheet([artist.one(w, SEED, style) for w in chosen], chosen, COLUMNS, out / f"style-{style}.jpg")
+    if large:
+        Image.fromarray(np.concatenate([artist.one(p, SEED, style, "256x256") for p, style in LARGE], 1)).save(out / "large.jpg", quality=90)
     print(f"show: {out}", flush=True)
