@@ -143,14 +143,20 @@ fn a_whole_description_comes_from_index_scheduler_and_graphs() {
         ("out", 4),
     );
     let decoder = graph("decoder", &[("z", 4)], ("image", 4));
-    let networks =
-        NetworkPorts { text_encoder: &text, denoiser: &denoiser, decoder: &decoder, refiner: None };
+    let networks = NetworkPorts {
+        text_encoder: &text,
+        denoiser: &denoiser,
+        decoder: &decoder,
+        refiner: None,
+        enlarger: None,
+    };
     let sizes = SizeFacts {
         latent_channels: 4,
         cell_pixels: 8,
         imported: Binding { batch: 1, height: 8, width: 8 },
         free: true,
         unit: 4,
+        enlarge: None,
     };
     let tokenizer = read_tokenizer(path, 77).unwrap().spec;
     let recipe = Recipe { steps_default: Some(6), ..Recipe::default() };
