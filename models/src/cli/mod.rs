@@ -33,7 +33,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct PackArgs {
     /// A folder in diffusers' layout (model_index.json, text_encoder/, unet/ or transformer/, vae_decoder/,
-    /// tokenizer/, scheduler/, optional refiner/), or one .onnx file.
+    /// tokenizer/, scheduler/, optional refiner/ and enlarger/), or one .onnx file.
     #[arg(value_name = "ONNX_DIR", required = true)]
     source: Option<PathBuf>,
     /// Where the pack goes; it appears whole or not at all.

@@ -14,8 +14,8 @@ from .paths import HERE
 from .sheet import sheet
 
 SEED, COLUMNS, WORDS = 1, 10, 60
-SAMPLES = [("a red apple", "cartoon"), ("a cat", "minimal"), ("a house", "3d"), ("a rocket", "minimal"), ("a purple umbrella", "cartoon"),
-           ("a robot on a yellow background", "3d"), ("a guitar", "cartoon"), ("a cat and a dog", "flat")]
+SAMPLES = [("a red apple", "cartoon"), ("a cat", "minimal"), ("a house", "minimal"), ("a rocket", "minimal"), ("a purple umbrella", "cartoon"),
+           ("a robot on a yellow background", "3d"), ("a guitar", "3d"), ("a banana and a strawberry", "flat")]
 LARGE = [("a red apple", "cartoon"), ("a fox", "flat"), ("a rocket", "minimal"), ("a key", "mono")]
 
 
