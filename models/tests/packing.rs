@@ -37,9 +37,13 @@ fn pack_and_verify(name: &str) -> (Pack, Value, Value) {
         &report,
         &"--calibrate-prompts",
         &at("prompts.txt"),
+        &"--board",
+        &"rpi-zero2w",
         &"-q",
     ]);
     assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("rpi-zero2w: ") && said.contains("of a budget of 128.00 MiB"), "{said}");
     let report = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
     let output = plantain_pack(&[
         &"verify",
@@ -127,6 +131,16 @@ fn a_lone_network_packs_and_verifies_on_random_input() {
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(found["networks"][0]["outputs"]["snr_db"].as_f64().unwrap() > 40.0, "{found}");
     assert!(Pack::open(pack).unwrap().pipeline().is_err());
+}
+
+#[test]
+fn an_unknown_board_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("pack.safetensors");
+    let output = plantain_pack(&[&fixture("sd_small"), &"-o", &pack, &"--board", &"toaster"]);
+    assert!(!output.status.success() && !pack.exists());
+    let text = stderr(&output);
+    assert!(text.contains("toaster") && text.lines().count() == 1, "{text}");
 }
 
 /// A copy of a fixture in which one file is changed.

@@ -52,6 +52,10 @@ struct PackArgs {
     /// Calibrate on these prompts, one a line, instead of the model's own words.
     #[arg(long, value_name = "FILE")]
     calibrate_prompts: Option<PathBuf>,
+    /// Say what the pack takes with this board's threads beside its budget; a name (see `plantain boards`) or FILE.toml.
+    /// Packs are the same for all boards.
+    #[arg(long, value_name = "NAME", env = "PLANTAIN_BOARD")]
+    board: Option<String>,
     /// Say nothing while it works.
     #[arg(short, long)]
     quiet: bool,
