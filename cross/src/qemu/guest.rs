@@ -130,9 +130,11 @@ impl Base {
 
 /// A disk image with a folder's files; `spare` is the room left, in bytes.
 pub fn write_disk(image: &Path, from: &Path, spare: u64) -> Result<()> {
-    let mut bytes = spare + (4 << 20);
+    // The file system's own: its journal, and tables that grow with the disk.
+    let mut bytes = spare + (8 << 20);
     for entry in std::fs::read_dir(from)? {
-        bytes += entry?.metadata()?.len();
+        let length = entry?.metadata()?.len();
+        bytes += length + length / 16;
     }
     let _ = std::fs::remove_file(image);
     File::create(image)?.set_len(bytes.next_multiple_of(1 << 20))?;
