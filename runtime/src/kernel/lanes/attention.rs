@@ -43,13 +43,14 @@ pub fn attention<L: Lanes, const R: usize, const P: usize>(
     parts.totals.fill(0.0);
     parts.maxima.fill(f32::NEG_INFINITY);
     parts.sums.fill(0.0);
-    load_rows::<L>(attention.q, 0, rows, head, width, parts.queries);
+    load_rows::<L>(attention.q, 0, rows, head, (width, 1), parts.queries);
 
     let visible = if rows == 0 { 0 } else { attention.visible(rows - 1) };
     for start in (0..visible).step_by(ATTENTION_KEYS) {
         let count = (attention.keys - start).min(ATTENTION_KEYS);
         load_columns::<L>(attention.k, start, count, head, parts.keys);
-        load_values::<L>(attention.v, start, count, head, width, parts.values);
+        let blocks = (LANES, ATTENTION_KEYS);
+        load_rows::<L>(attention.v, start, count, head, blocks, parts.values);
         for first in (0..rows).step_by(LANES) {
             let end = (first + LANES).min(rows);
             let mut row = first;
@@ -103,42 +104,24 @@ pub fn attention<L: Lanes, const R: usize, const P: usize>(
     }
 }
 
-/// Rows of `head` values to rows of `width`, the rest 0.
+/// Rows of `head` values, padded with 0 to whole vectors: column `c` of row `r`, where `c` begins a vector, goes to
+/// `r * row_stride + c * column_stride`.
 #[inline(always)]
 fn load_rows<L: Lanes>(
     rows: Rows<'_>,
     first: usize,
     count: usize,
     head: usize,
-    width: usize,
+    (row_stride, column_stride): (usize, usize),
     out: &mut [f32],
 ) {
     for row in 0..count {
         let at = (first + row) * rows.stride;
-        for start in (0..width).step_by(LANES) {
+        for start in (0..head).step_by(LANES) {
             let end = (start + LANES).min(head);
             let value = load_row::<L>(rows.data, at + start, at + end);
-            store_part(value, &mut out[row * width + start..][..LANES]);
-        }
-    }
-}
-
-/// Rows of `head` values to blocks of 16 columns, the rest 0.
-#[inline(always)]
-fn load_values<L: Lanes>(
-    rows: Rows<'_>,
-    first: usize,
-    count: usize,
-    head: usize,
-    width: usize,
-    out: &mut [f32],
-) {
-    for row in 0..count {
-        let at = (first + row) * rows.stride;
-        for start in (0..width).step_by(LANES) {
-            let end = (start + LANES).min(head);
-            let value = load_row::<L>(rows.data, at + start, at + end);
-            store_part(value, &mut out[start * ATTENTION_KEYS + row * LANES..][..LANES]);
+            let to = row * row_stride + start * column_stride;
+            store_part(value, &mut out[to..to + LANES]);
         }
     }
 }
