@@ -17,10 +17,10 @@ from .latent import PatchBasis
 from .loop import Plan, Setup, Step, run
 from .net import Refiner
 from .paths import BASIS, RENDERS_LARGE, WORK
-from .refine import GROUNDS, HELD_PERCENT, NOISE, charbonnier, composed, edges, psnr
+from .refine import HELD_PERCENT, composed, likeness, noisy, psnr, varied
 
 CHECKPOINT = WORK / "enlarger.pt"
-WIDTH, BLOCKS, SIDE, CROP, SHIFT = 48, 2, 256, 128, 12
+WIDTH, BLOCKS, CROP, SHIFT = 48, 2, 128, 12
 
 
 def new() -> Refiner:
@@ -45,14 +45,8 @@ def setup(batch: int) -> Setup:
         rng = np.random.default_rng(7 + 1000 * worker + steps_done)
 
         def step(net: Callable[..., Tensor], _: int) -> tuple[Tensor, dict[str, float]]:
-            picked = np.sort(rng.choice(chosen, batch, replace=False))
-            image = composed(renders[picked], GROUNDS[rng.integers(0, len(GROUNDS), batch)])
-            if rng.random() < 0.5:
-                image = image.flip(3)
-            dy, dx = rng.integers(0, 2 * SHIFT + 1, 2)
-            image = F.pad(image, (SHIFT,) * 4, mode="replicate")[:, :, dy:dy + SIDE, dx:dx + SIDE]
-            latent = basis.encode(F.avg_pool2d(image, 4))
-            latent = latent + torch.randn_like(latent) * torch.from_numpy(rng.random((batch, 1, 1, 1)).astype(np.float32)) * NOISE
+            image = varied(renders, chosen, batch, rng, SHIFT)
+            latent = noisy(basis.encode(F.avg_pool2d(image, 4)), rng)
             y, x = rng.integers(0, 5, 2) * 8
             side = CROP // 4
             with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
@@ -60,10 +54,7 @@ def setup(batch: int) -> Setup:
             image = image[:, :, 4 * y:4 * y + CROP, 4 * x:4 * x + CROP]
             with torch.autocast("cpu", torch.bfloat16):
                 large = net(small).float()
-            loss = charbonnier(large - image)
-            for ours, real in zip(edges(large), edges(image), strict=True):
-                loss = loss + charbonnier(ours - real)
-            return 10 * loss, {"psnr": float(psnr(large.detach(), image).mean())}
+            return likeness(large, image), {"psnr": float(psnr(large.detach(), image).mean())}
 
         return step
 

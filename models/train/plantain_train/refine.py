@@ -44,6 +44,30 @@ def charbonnier(x: Tensor) -> Tensor:
     return ((x * x + 0.01).sqrt() - 0.1).mean()
 
 
+def varied(renders: np.ndarray, chosen: np.ndarray, batch: int, rng: np.random.Generator, shift: int) -> Tensor:
+    """Random ones of the chosen renders on random grounds, flipped and shifted by up to `shift` pixels: [batch, 3, S, S]."""
+    picked = np.sort(rng.choice(chosen, batch, replace=False))
+    image = composed(renders[picked], GROUNDS[rng.integers(0, len(GROUNDS), batch)])
+    if rng.random() < 0.5:
+        image = image.flip(3)
+    side, (dy, dx) = image.shape[3], rng.integers(0, 2 * shift + 1, 2)
+    return F.pad(image, (shift,) * 4, mode="replicate")[:, :, dy:dy + side, dx:dx + side]
+
+
+def noisy(latent: Tensor, rng: np.random.Generator) -> Tensor:
+    """With noise of a random strength a sample, as the generator's errors."""
+    strength = torch.from_numpy(rng.random((len(latent), 1, 1, 1)).astype(np.float32))
+    return latent + torch.randn_like(latent) * strength * NOISE
+
+
+def likeness(ours: Tensor, real: Tensor) -> Tensor:
+    """The loss of both stages: values and edges."""
+    loss = charbonnier(ours - real)
+    for mine, theirs in zip(edges(ours), edges(real), strict=True):
+        loss = loss + charbonnier(mine - theirs)
+    return 10 * loss
+
+
 def setup(batch: int) -> Setup:
     """The step function's maker (see loop.run)."""
 
@@ -52,23 +76,14 @@ def setup(batch: int) -> Setup:
         rng = np.random.default_rng(3 + 1000 * worker + steps_done)
 
         def step(net: Callable[..., Tensor], _: int) -> tuple[Tensor, dict[str, float]]:
-            picked = np.sort(rng.choice(chosen, batch, replace=False))
-            image = composed(renders[picked], GROUNDS[rng.integers(0, len(GROUNDS), batch)])
-            if rng.random() < 0.5:
-                image = image.flip(3)
-            dy, dx = rng.integers(0, 2 * SHIFT + 1, 2)
-            image = F.pad(image, (SHIFT,) * 4, mode="replicate")[:, :, dy:dy + 128, dx:dx + 128]
-            latent = basis.encode(F.avg_pool2d(image, 2))
-            latent = latent + torch.randn_like(latent) * torch.from_numpy(rng.random((batch, 1, 1, 1)).astype(np.float32)) * NOISE
+            image = varied(renders, chosen, batch, rng, SHIFT)
+            latent = noisy(basis.encode(F.avg_pool2d(image, 2)), rng)
             small, (y, x) = basis(latent), rng.integers(0, 5, 2) * 8
             small = small[:, :, y:y + CROP // 2, x:x + CROP // 2]
             image = image[:, :, 2 * y:2 * y + CROP, 2 * x:2 * x + CROP]
             with torch.autocast("cpu", torch.bfloat16):
                 refined = net(small).float()
-            loss = charbonnier(refined - image)
-            for ours, real in zip(edges(refined), edges(image), strict=True):
-                loss = loss + charbonnier(ours - real)
-            return 10 * loss, {"psnr": float(psnr(refined.detach(), image).mean())}
+            return likeness(refined, image), {"psnr": float(psnr(refined.detach(), image).mean())}
 
         return step
 
