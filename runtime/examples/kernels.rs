@@ -32,36 +32,73 @@ fn seconds(mut call: impl FnMut()) -> f64 {
     times[times.len() / 2]
 }
 
-/// The most multiply-accumulates a second that the int8 kernel reaches: 12 rows (or its tile) on panels that stay in
-/// the first-level cache, so that nothing but the multipliers and the loads beside them count.
-fn peak_gmacs(kernels: &Kernels) -> f64 {
-    let gemm = kernels.gemm_i8;
-    let (rows, panels, groups) = (gemm.tile_rows, gemm.tile_panels, 128);
-    let act = vec![1u8; rows * groups * 4];
-    let weights = vec![1i8; panels * groups * 64];
-    let mut acc = vec![0; rows * panels * 16];
-    let time = seconds(|| {
-        for _ in 0..1000 {
-            (gemm.run)(GemmI8Args {
-                act: black_box(&act),
-                act_stride: groups * 4,
-                rows,
-                weights: &weights,
-                weights_stride: groups * 64,
-                panels,
-                groups,
-                acc: &mut acc,
-                acc_stride: panels * 16,
-                accumulate: false,
-            });
-        }
-    });
-    (1000 * rows * panels * 16 * groups * 4) as f64 / time / 1e9
+/// Values on a line of their own, as the engine's scratch and a pack's tensors are.
+struct Aligned<T>(Vec<T>, usize);
+
+impl<T: Copy> Aligned<T> {
+    fn new(value: T, length: usize) -> Self {
+        let values = vec![value; length + 64];
+        let at = values.as_ptr().align_offset(64);
+        Aligned(values, at)
+    }
+
+    fn of(values: &[T]) -> Self {
+        let mut aligned = Self::new(values[0], values.len());
+        aligned[..values.len()].copy_from_slice(values);
+        aligned
+    }
 }
 
-/// Rows of one tile of sums, in whole turns of the inner loop.
+impl<T> std::ops::Deref for Aligned<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0[self.1..]
+    }
+}
+
+impl<T> std::ops::DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0[self.1..]
+    }
+}
+
+/// The most multiply-accumulates a second that the int8 kernel reaches: some of its turns on operands that stay in the
+/// first-level cache, so that nothing but the multipliers and the loads beside them count.
+fn peak_gmacs(kernels: &Kernels) -> f64 {
+    let gemm = kernels.gemm_i8;
+    let of = |(turns, groups): (usize, usize)| {
+        let (rows, panels) = (turns * gemm.tile_rows, gemm.tile_panels);
+        let act = Aligned::new(1u8, rows * groups * 4);
+        let weights = Aligned::new(1i8, panels * groups * 64);
+        let mut acc = Aligned::new(0, rows * panels * 16);
+        let time = seconds(|| {
+            for _ in 0..1000 {
+                (gemm.run)(GemmI8Args {
+                    act: black_box(&act),
+                    act_stride: groups * 4,
+                    rows,
+                    weights: &weights,
+                    weights_stride: groups * 64,
+                    panels,
+                    groups,
+                    acc: &mut acc,
+                    acc_stride: panels * 16,
+                    accumulate: false,
+                });
+            }
+        });
+        (1000 * rows * panels * 16 * groups * 4) as f64 / time / 1e9
+    };
+    [(1, 128), (2, 64), (4, 32)].map(of).into_iter().fold(0.0, f64::max)
+}
+
+/// Most sums of a tile.
+const TILE_VALUES: usize = 4096;
+
+/// Rows of one tile of sums, in whole turns of the inner loop, as the engine has them.
 fn tile_rows(kernels: &Kernels) -> usize {
-    (36 / kernels.gemm_i8.tile_rows).max(1) * kernels.gemm_i8.tile_rows
+    let gemm = kernels.gemm_i8;
+    if gemm.tile_rows == 32 { 64 } else { (36 / gemm.tile_rows).max(1) * gemm.tile_rows }
 }
 
 /// An `m x k` by `k x n` product: rows quantised in blocks, then tile by tile with its epilogue.
@@ -70,16 +107,16 @@ fn tile_rows(kernels: &Kernels) -> usize {
 fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
     let gemm = kernels.gemm_i8;
     let shape = PanelShape::matmul(n, k);
-    let weights = shape.pack_i8(&vec![3; n * k]);
-    let sums = shape.sums(&weights);
+    let weights = Aligned::of(&shape.pack_i8(&vec![3; n * k]));
+    let sums = shape.sums(&weights[..shape.bytes()]);
     let source = vec![f16::ONE; m * k];
     let scale = vec![0.01; shape.panels() * 16];
     let panel_bytes = shape.groups() * 64;
     let block = 192.min(m);
-    let mut act = vec![0u8; block * k];
+    let mut act = Aligned::new(0u8, block * k);
     let mut out = vec![f16::ZERO; m * n];
     let run = |only_product: bool, out: &mut [f16], act: &mut [u8]| {
-        let mut acc = [0i32; 48 * 64];
+        let mut acc = Aligned::new(0i32, TILE_VALUES);
         for first in (0..m).step_by(block) {
             let rows = block.min(m - first);
             for row in 0..if only_product { 0 } else { rows } {
@@ -122,7 +159,7 @@ fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
                     let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: n };
                     let sums = &sums[panel * 16..];
                     let offset = i32::from(gemm.act_offset);
-                    (kernels.finish_tile_i8)(&acc, sums, offset, &[0.1; 48][..rows], &tile, out);
+                    (kernels.finish_tile_i8)(&acc, sums, offset, &[0.1; 64][..rows], &tile, out);
                 }
             }
         }
@@ -139,16 +176,18 @@ fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
 fn convolution(kernels: &Kernels, rows: usize, width: usize, channels: usize) -> (f64, f64) {
     let gemm = kernels.gemm_i8;
     let shape = PanelShape { outputs: channels, kernel_rows: 3, kernel_columns: 3, channels };
-    let weights = shape.pack_i8(&vec![3; channels * 9 * channels]);
-    let sums = shape.sums(&weights);
+    let weights = Aligned::of(&shape.pack_i8(&vec![3; channels * 9 * channels]));
+    let sums = shape.sums(&weights[..shape.bytes()]);
     let padded = shape.panels() * 16;
     let source = vec![f16::ONE; width * channels];
     let scale = vec![0.01; padded];
     let (row_bytes, panel_bytes) = (shape.groups_per_row() * 64, shape.groups() * 64);
-    let mut lines = vec![vec![gemm.act_offset; (width + 2) * channels]; rows + 2];
+    let line = (width + 2) * channels;
+    let mut lines: Vec<_> = (0..rows + 2).map(|_| Aligned::new(gemm.act_offset, line)).collect();
     let mut out = vec![f16::ZERO; rows * width * channels];
-    let run = |only_product: bool, lines: &mut [Vec<u8>], out: &mut [f16]| {
-        let (mut acc, mut total) = ([0i32; 48 * 64], [0f32; 48 * 64]);
+    let run = |only_product: bool, lines: &mut [Aligned<u8>], out: &mut [f16]| {
+        let mut acc = Aligned::new(0i32, TILE_VALUES);
+        let mut total = Aligned::new(0f32, TILE_VALUES);
         for line in lines.iter_mut().take(if only_product { 0 } else { rows }) {
             let (_, inverse) = int8_scale((kernels.max_abs)(Row::F16(&source)));
             let line = &mut line[channels..(width + 1) * channels];

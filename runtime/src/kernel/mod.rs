@@ -46,7 +46,7 @@ use half::f16;
 /// where nothing but single values matters.
 #[expect(clippy::type_complexity, reason = "the parameters' names say what each one is")]
 pub struct Kernels {
-    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `neon`, `dotprod` or `i8mm`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx`, `neon`, `dotprod` or `i8mm`.
     pub name: &'static str,
 
     /// Widens f16 to f32, exactly. Lengths must be equal.

@@ -15,7 +15,7 @@ use crate::pack::panel::{PANEL_GROUP, PANEL_OUTPUTS};
 use crate::plan::scratch::LineScratch;
 use crate::plan::window_rows;
 
-use super::gemm::{PANELS_MAX, Place, TILE_VALUES, Tail, tile_panels, tile_vectors};
+use super::gemm::{PANELS_MAX, Place, Sums, TILE_VALUES, Tail, tile_panels, tile_vectors};
 
 /// Sizes of one convolution.
 struct Shape {
@@ -129,8 +129,8 @@ pub(super) fn int8(
         sums: cx.i32(&work.tensors[2]),
         tail,
         alone: true,
-        acc: [0; TILE_VALUES],
-        total: [0.0; TILE_VALUES],
+        acc: Sums([0; TILE_VALUES]),
+        total: Sums([0.0; TILE_VALUES]),
     };
     walk(
         cx,
@@ -187,8 +187,8 @@ struct Int8Tile<'a> {
     tail: Tail<'a>,
     /// This worker makes all outputs of its rows.
     alone: bool,
-    acc: [i32; TILE_VALUES],
-    total: [f32; TILE_VALUES],
+    acc: Sums<i32>,
+    total: Sums<f32>,
 }
 
 impl Int8Tile<'_> {
@@ -236,7 +236,7 @@ impl Int8Tile<'_> {
             weights_stride: panel_bytes,
             panels: panels.len(),
             groups,
-            acc: &mut self.acc,
+            acc: &mut self.acc.0,
             acc_stride: panels.len() * PANEL_OUTPUTS,
             accumulate,
         });
@@ -248,7 +248,7 @@ impl Int8Tile<'_> {
         let offset = i32::from(self.cx.kernels.gemm_i8.act_offset);
         let (kernel_rows, input_row) = self.shape.kernel_rows(row);
         if kernel_rows.is_empty() {
-            self.total[..cells.len() * columns].fill(0.0);
+            self.total.0[..cells.len() * columns].fill(0.0);
         }
         for (index, kernel_row) in kernel_rows.enumerate() {
             let input_row = input_row + index;
@@ -257,12 +257,12 @@ impl Int8Tile<'_> {
             let scale = self.cx.scratch::<f32>(self.portion, at, 1)[0];
             let sums = panel_sums(self.sums, self.tail.n, kernel_row, panels);
             let (values, first) = (cells.len() * columns, index == 0);
-            let (acc, total) = (&self.acc[..values], &mut self.total[..values]);
+            let (acc, total) = (&self.acc.0[..values], &mut self.total.0[..values]);
             (self.cx.kernels.accumulate_i8)(acc, sums, offset, scale, first, total);
         }
         let outputs = self.tail.outputs(panels);
         let place = Place { row, cell: cells.start, cells: cells.len(), alone: self.alone };
-        self.tail.store_f32(self.cx, place, &outputs, columns, &self.total);
+        self.tail.store_f32(self.cx, place, &outputs, columns, &self.total.0);
     }
 
     /// One scale for all: kernel rows are summed in i32.
@@ -270,7 +270,7 @@ impl Int8Tile<'_> {
         let columns = panels.len() * PANEL_OUTPUTS;
         let (kernel_rows, input_row) = self.shape.kernel_rows(row);
         if kernel_rows.is_empty() {
-            self.acc[..cells.len() * columns].fill(0);
+            self.acc.0[..cells.len() * columns].fill(0);
         }
         let mut sums = [0i32; PANELS_MAX * PANEL_OUTPUTS];
         for (index, kernel_row) in kernel_rows.enumerate() {
@@ -283,7 +283,7 @@ impl Int8Tile<'_> {
         let outputs = self.tail.outputs(panels);
         let scales = [scale; TILE_VALUES / PANEL_OUTPUTS];
         let place = Place { row, cell: cells.start, cells: cells.len(), alone: self.alone };
-        self.tail.store_i8(self.cx, place, &outputs, columns, &self.acc, &sums, &scales);
+        self.tail.store_i8(self.cx, place, &outputs, columns, &self.acc.0, &sums, &scales);
     }
 }
 
@@ -311,7 +311,7 @@ pub(super) fn half(
     let (turn, panel_values) =
         (tile_panels(gemm.tile_panels), shape.kernel_rows * k * PANEL_OUTPUTS);
     let act_stride = shape.right * lines.cell;
-    let mut acc = [0f32; TILE_VALUES];
+    let mut acc = Sums([0f32; TILE_VALUES]);
     let prepare = |input_row: usize| {
         let at = shape.place(input_row) * lines.line_bytes;
         let line: &mut [f32] = cx.scratch_mut(portion, at, lines.cells * lines.cell);
@@ -334,7 +334,7 @@ pub(super) fn half(
                 let cells = x..(x + vectors).min(shape.out_width);
                 let (kernel_rows, input_row) = shape.kernel_rows(row);
                 if kernel_rows.is_empty() {
-                    acc[..cells.len() * columns].fill(0.0);
+                    acc.0[..cells.len() * columns].fill(0.0);
                 }
                 for (index, kernel_row) in kernel_rows.enumerate() {
                     let at = shape.place(input_row + index) * lines.line_bytes
@@ -349,13 +349,13 @@ pub(super) fn half(
                         weights_stride: panel_values,
                         panels: tile.len(),
                         k,
-                        acc: &mut acc,
+                        acc: &mut acc.0,
                         acc_stride: columns,
                         accumulate: index > 0,
                     });
                 }
                 let place = Place { row, cell: cells.start, cells: cells.len(), alone };
-                tail.store_f32(cx, place, &outputs, columns, &acc);
+                tail.store_f32(cx, place, &outputs, columns, &acc.0);
             }
         }
     };

@@ -10,15 +10,23 @@ use crate::pack::panel::PANEL_OUTPUTS;
 
 use crate::engine::context::{Context, View, Work};
 
-/// Sums that a tile holds on the stack: a sixth of a small first-level cache.
-pub(super) const TILE_VALUES: usize = 1280;
+/// Most sums that a tile holds on the stack.
+pub(super) const TILE_VALUES: usize = 4096;
+
+/// Sums of a tile whose inner loop takes few: a sixth of a small first-level cache.
+const TILE_VALUES_SMALL: usize = 1280;
+
+/// Sums on a line of their own, so that none is stored across two.
+#[repr(align(64))]
+pub(super) struct Sums<T>(pub [T; TILE_VALUES]);
 
 /// Most panels of one tile.
 pub(super) const PANELS_MAX: usize = 8;
 
 /// Vectors of one tile beside `panels` panels: whole turns of the inner loop where they fit.
 pub(super) fn tile_vectors(panels: usize, turn: usize) -> usize {
-    let fit = TILE_VALUES / (panels * PANEL_OUTPUTS);
+    let columns = panels * PANEL_OUTPUTS;
+    let fit = (2 * turn * columns).clamp(TILE_VALUES_SMALL, TILE_VALUES) / columns;
     if fit > turn { fit / turn * turn } else { fit.max(1) }
 }
 

@@ -10,7 +10,7 @@ use crate::kernel::{GemmF16Args, GemmI8Args, int8_scale};
 use crate::pack::panel::{PANEL_GROUP, PANEL_OUTPUTS};
 use crate::plan::scratch::RowScratch;
 
-use super::gemm::{Place, TILE_VALUES, Tail, tile_panels, tile_vectors};
+use super::gemm::{Place, Sums, TILE_VALUES, Tail, tile_panels, tile_vectors};
 
 /// Where the int8 scale of a vector comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub(super) fn int8(
     let tail = Tail::new(work, epilogue, n, Some(weight_scale), bias);
     let (turn, panel_bytes) = (tile_panels(gemm.tile_panels), k_bytes * PANEL_OUTPUTS);
 
-    let mut acc = [0i32; TILE_VALUES];
+    let mut acc = Sums([0i32; TILE_VALUES]);
     let mut first = portion.rows.start;
     while first < portion.rows.end {
         let rows = first..(first + scratch.rows).min(portion.rows.end);
@@ -69,13 +69,13 @@ pub(super) fn int8(
                     weights_stride: panel_bytes,
                     panels: tile.len(),
                     groups: k_bytes / PANEL_GROUP,
-                    acc: &mut acc,
+                    acc: &mut acc.0,
                     acc_stride: columns,
                     accumulate: false,
                 });
                 let place = Place { row: first, cell: vector, cells: count, alone };
                 let (sums, scales) = (&sums[panel * PANEL_OUTPUTS..], &scales[vector..]);
-                tail.store_i8(cx, place, &outputs, columns, &acc, sums, scales);
+                tail.store_i8(cx, place, &outputs, columns, &acc.0, sums, scales);
             }
         }
         first = rows.end;
@@ -140,7 +140,7 @@ pub(super) fn half(
     let tail = Tail::new(work, epilogue, n, None, bias);
     let (turn, panel_values) = (tile_panels(gemm.tile_panels), k * PANEL_OUTPUTS);
 
-    let mut acc = [0f32; TILE_VALUES];
+    let mut acc = Sums([0f32; TILE_VALUES]);
     let mut first = portion.rows.start;
     while first < portion.rows.end {
         let rows = first..(first + scratch.rows).min(portion.rows.end);
@@ -168,12 +168,12 @@ pub(super) fn half(
                     weights_stride: panel_values,
                     panels: tile.len(),
                     k,
-                    acc: &mut acc,
+                    acc: &mut acc.0,
                     acc_stride: columns,
                     accumulate: false,
                 });
                 let place = Place { row: first, cell: vector, cells: count, alone };
-                tail.store_f32(cx, place, &outputs, columns, &acc);
+                tail.store_f32(cx, place, &outputs, columns, &acc.0);
             }
         }
         first = rows.end;

@@ -10,7 +10,8 @@ use proptest::prelude::{any, prop};
 
 pub fn gemm_i8(table: &Kernels) {
     let gemm = table.gemm_i8;
-    let rows = prop::sample::select(vec![1usize, 2, 3, 4, 5, 7, 11, 12, 13, 25]);
+    let rows =
+        prop::sample::select(vec![1usize, 2, 3, 4, 5, 7, 11, 12, 13, 16, 25, 31, 32, 33, 40, 70]);
     over!(200, |(rows in rows, panels in 1usize..6, groups in 0usize..40, tight in any::<bool>(),
                  extreme in any::<bool>(), accumulate in any::<bool>(), seed in any::<u64>())| {
         let mut draw = Draw::new(seed);

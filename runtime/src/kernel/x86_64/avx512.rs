@@ -4,11 +4,14 @@ use std::arch::x86_64::*;
 
 use super::super::lanes::Lanes;
 use super::super::{Kernels, LANES, lanes};
-use super::avx512_gemm_i8::GEMM_I8;
+use super::{amx_gemm_i8, avx512_gemm_i8};
 use half::f16;
 
 /// The float kernels of AVX-512 with its VNNI product.
-pub const KERNELS: Kernels = float_kernels("avx512", GEMM_I8);
+pub const KERNELS: Kernels = float_kernels("avx512", avx512_gemm_i8::GEMM_I8);
+
+/// The float kernels of AVX-512 with the product of AMX.
+pub const KERNELS_AMX: Kernels = float_kernels("amx", amx_gemm_i8::GEMM_I8);
 
 lanes::float_kernels!(
     Zmm,
