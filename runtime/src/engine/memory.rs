@@ -3,12 +3,15 @@
 //! Networks run in turn in one arena, so that memory is: the process, the arena of the hungriest network, and
 //! weights. Weights of all networks stay in memory if that fits; else those of the network that runs; else only
 //! the window around the step that runs. Smaller arenas (less scratch, strips) come before streaming for a
-//! network that runs many times, after it for one that runs once.
+//! network that runs many times, after it for one that runs once. What a network keeps over many runs ([`SteadyInputs`])
+//! lies behind the arena; where that would make its weights stream, or finds no room, it is computed every time.
+//!
+//! [`SteadyInputs`]: super::SteadyInputs
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::graph::{Binding, Graph, Op, tensor_needs};
+use crate::graph::{Binding, Graph, Op, ValueId, tensor_needs};
 use crate::plan::{
     Plan, PlanOptions, PlanRecipe, Residency, Storage, TaskStep, Use, residency, weight_bytes,
 };
@@ -38,7 +41,7 @@ pub struct MemoryReport {
     pub process_bytes: u64,
     /// Kept for the caller.
     pub reserve_bytes: u64,
-    /// The arena.
+    /// The arena, with what is kept over many runs behind it.
     pub arena_bytes: u64,
     /// The most bytes of weights at one time.
     pub weight_bytes: u64,
@@ -55,12 +58,16 @@ pub struct NetworkMemory {
     pub holding: Holding,
     /// Bytes of its arena.
     pub arena_bytes: u64,
+    /// Bytes that it keeps over many runs, beside the arena.
+    pub kept_bytes: u64,
     /// Most bytes of weights at one time.
     pub held_bytes: u64,
     /// Bytes of all its weights.
     pub weight_bytes: u64,
     /// Bytes that each run reads from storage; those of the first one where weights are not streamed.
     pub read_bytes: u64,
+    /// The same of a run whose steady inputs are those of the one before.
+    pub later_read_bytes: u64,
 }
 
 impl MemoryReport {
@@ -80,6 +87,8 @@ pub struct Planned {
     pub holding: Holding,
     /// What is asked for and let go at each step, for streamed weights.
     pub residency: Option<Residency>,
+    /// The same for a run that leaves the prologue out, by step of the body.
+    pub later_residency: Option<Residency>,
     /// Runs of pages that hold its weights.
     pub ranges: Vec<Range<usize>>,
 }
@@ -89,12 +98,19 @@ pub struct Planned {
 struct Candidate {
     recipe: usize,
     arena: usize,
+    /// Bytes that are kept over many runs, beside the arena.
+    kept: usize,
     holding: Holding,
     /// Steps that pages are asked for early.
     ahead: usize,
     held: usize,
     cost: u64,
 }
+
+/// Cost of streaming the weights of a network that runs many times.
+const STREAMED_MANY: u64 = 100;
+/// Cost of computing every time what could be kept: less than a smaller arena.
+const RECOMPUTED: u64 = 2;
 
 /// Plans networks: the fastest that is within the budget.
 ///
@@ -116,8 +132,13 @@ pub fn plan_networks(
         Search { weights, networks, options, candidates: Vec::new(), totals: Vec::new() };
     let mut choice = None;
     for recipe in 0..PlanRecipe::ALL.len() {
-        search.extend(recipe)?;
+        search.extend(recipe, false)?;
         choice = search.choose(allowed);
+        let streams = |choice: &Vec<Candidate>| choice.iter().any(|c| c.cost >= STREAMED_MANY);
+        if choice.as_ref().is_none_or(streams) && search.keeps() {
+            search.extend(recipe, true)?;
+            choice = search.choose(allowed);
+        }
         if choice.is_some() {
             break;
         }
@@ -146,20 +167,50 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn plan(&self, network: usize, recipe: usize) -> Result<Plan, EngineError> {
+    fn plan(&self, network: usize, recipe: usize, recompute: bool) -> Result<Plan, EngineError> {
         let (graph, binding) = self.networks[network];
-        let plan = PlanOptions::new(binding, self.options.threads);
-        Ok(Plan::of_recipe(graph, &plan, PlanRecipe::ALL[recipe])?)
+        let options = PlanOptions {
+            steady: self.steady(network)?,
+            recompute,
+            ..PlanOptions::new(binding, self.options.threads)
+        };
+        Ok(Plan::of_recipe(graph, &options, PlanRecipe::ALL[recipe])?)
+    }
+
+    /// Inputs of a network that stay the same over many runs.
+    fn steady(&self, network: usize) -> Result<Vec<ValueId>, EngineError> {
+        let graph = self.networks[network].0;
+        let Some(steady) = &self.options.steady else { return Ok(Vec::new()) };
+        if steady.network != graph.name {
+            return Ok(Vec::new());
+        }
+        let find = |name: &String| {
+            graph.input(name).ok_or_else(|| EngineError::Value {
+                network: graph.name.clone(),
+                what: "input",
+                name: name.clone(),
+                has: super::names(graph, &graph.inputs),
+            })
+        };
+        steady.inputs.iter().map(find).collect()
+    }
+
+    /// Whether some candidate keeps something.
+    fn keeps(&self) -> bool {
+        self.candidates.iter().flatten().any(|candidate| candidate.kept > 0)
     }
 
     fn uses(&self, network: usize, plan: &Plan) -> Result<Vec<Vec<Use>>, EngineError> {
         uses(self.weights, self.networks[network].0, plan)
     }
 
-    /// Adds the candidates of one more recipe.
-    fn extend(&mut self, recipe: usize) -> Result<(), EngineError> {
+    /// Adds the candidates of one more recipe; with `recompute` those that keep nothing, of networks that could.
+    fn extend(&mut self, recipe: usize, recompute: bool) -> Result<(), EngineError> {
         for network in 0..self.networks.len() {
-            let plan = self.plan(network, recipe)?;
+            if recompute && self.candidates[network].iter().all(|c| c.kept == 0) {
+                continue;
+            }
+            let plan = self.plan(network, recipe, recompute)?;
             if plan.arena_bytes > self.options.arena_bytes_max && recipe + 1 < PlanRecipe::ALL.len()
             {
                 if self.candidates.len() == network {
@@ -174,7 +225,7 @@ impl Search<'_> {
                 self.candidates.push(Vec::new());
                 self.totals.push(weight_bytes(&uses));
             }
-            let (total, arena) = (self.totals[network], plan.arena_bytes);
+            let (total, arena, kept) = (self.totals[network], plan.arena_bytes, plan.kept_bytes);
             // A network that runs many times would read its weights from storage as often.
             let many = self.networks[network].0.name == "denoiser";
             for (holding, ahead, held, cost) in [
@@ -183,17 +234,17 @@ impl Search<'_> {
                     Holding::Streamed,
                     1,
                     residency(&uses, 1).window_bytes,
-                    if many { 100 } else { 0 },
+                    if many { STREAMED_MANY } else { 0 },
                 ),
                 (
                     Holding::Streamed,
                     0,
                     residency(&uses, 0).window_bytes,
-                    if many { 200 } else { 2 },
+                    if many { 2 * STREAMED_MANY } else { 2 },
                 ),
             ] {
-                let cost = cost + 3 * recipe as u64;
-                let candidate = Candidate { recipe, arena, holding, ahead, held, cost };
+                let cost = cost + 3 * recipe as u64 + if recompute { RECOMPUTED } else { 0 };
+                let candidate = Candidate { recipe, arena, kept, holding, ahead, held, cost };
                 self.candidates[network].push(candidate);
             }
         }
@@ -203,18 +254,21 @@ impl Search<'_> {
     /// The cheapest candidates that fit together.
     fn choose(&self, allowed: usize) -> Option<Vec<Candidate>> {
         let everything: usize = self.totals.iter().sum();
+        let kept = |list: &Vec<Candidate>| list.iter().map(|c| c.kept).max().unwrap_or(0);
+        let kept: usize = self.candidates.iter().map(kept).sum();
         let mut arenas: Vec<usize> = self.candidates.iter().flatten().map(|c| c.arena).collect();
         arenas.sort_unstable();
         arenas.dedup();
         let mut best: Option<(u64, Vec<Candidate>)> = None;
-        for arena in arenas.into_iter().filter(|&arena| arena <= allowed) {
-            let left = allowed - arena;
+        let choices = arenas.iter().flat_map(|&arena| [(arena, kept), (arena, 0)]);
+        for (arena, kept) in choices.filter(|&(arena, kept)| arena + kept <= allowed) {
+            let left = allowed - arena - kept;
             // All weights stay if they fit, and cost nothing after the first picture.
             let picks: Option<Vec<Candidate>> = self
                 .candidates
                 .iter()
                 .map(|list| {
-                    let fits = list.iter().filter(|c| c.arena <= arena);
+                    let fits = list.iter().filter(|c| c.arena <= arena && c.kept <= kept);
                     if everything <= left {
                         let kept = fits.filter(|c| c.holding == Holding::Kept);
                         kept.min_by_key(|c| c.cost).map(|c| Candidate {
@@ -237,15 +291,19 @@ impl Search<'_> {
         best.map(|(_, picks)| picks)
     }
 
-    /// Arena and weights of the smallest combination.
+    /// Arena and weights of the smallest combination, which keeps nothing.
     fn smallest(&self) -> (usize, usize) {
-        let mut arenas: Vec<usize> = self.candidates.iter().flatten().map(|c| c.arena).collect();
+        let small: Vec<Vec<Candidate>> = self
+            .candidates
+            .iter()
+            .map(|list| list.iter().filter(|c| c.kept == 0).copied().collect())
+            .collect();
+        let mut arenas: Vec<usize> = small.iter().flatten().map(|c| c.arena).collect();
         arenas.sort_unstable();
         arenas
             .into_iter()
             .filter_map(|arena| {
-                let held: Option<Vec<usize>> = self
-                    .candidates
+                let held: Option<Vec<usize>> = small
                     .iter()
                     .map(|list| list.iter().filter(|c| c.arena <= arena).map(|c| c.held).min())
                     .collect();
@@ -263,10 +321,12 @@ impl Search<'_> {
         let (mut planned, mut reports) = (Vec::new(), Vec::new());
         let (mut arena_bytes, mut window) = (0u64, 0u64);
         for (network, candidate) in choice.iter().enumerate() {
-            let plan = self.plan(network, candidate.recipe)?;
+            let keeps = self.candidates[network].iter().any(|c| c.kept > 0);
+            let plan = self.plan(network, candidate.recipe, keeps && candidate.kept == 0)?;
             let uses = self.uses(network, &plan)?;
             let streamed = candidate.holding == Holding::Streamed;
-            let residency = streamed.then(|| residency(&uses, candidate.ahead));
+            let of = |steps: &[Vec<Use>]| streamed.then(|| residency(steps, candidate.ahead));
+            let (residency, later) = (of(&uses), of(&uses[plan.prologue_steps..]));
             let total = self.totals[network] as u64;
             arena_bytes = arena_bytes.max(plan.arena_bytes as u64);
             window = match candidate.holding {
@@ -277,17 +337,24 @@ impl Search<'_> {
                 network: plan.network.clone(),
                 holding: candidate.holding,
                 arena_bytes: plan.arena_bytes as u64,
+                kept_bytes: plan.kept_bytes as u64,
                 held_bytes: candidate.held as u64,
                 weight_bytes: total,
                 read_bytes: residency.as_ref().map_or(total, |r| r.bytes as u64),
+                later_read_bytes: later.as_ref().map_or(0, |r| r.bytes as u64),
             });
             planned.push(Planned {
                 graph: Arc::new(self.networks[network].0.clone()),
                 holding: candidate.holding,
                 residency,
+                later_residency: later,
                 ranges: crate::plan::weight_ranges(&uses),
                 plan,
             });
+        }
+        for Planned { plan, .. } in &mut planned {
+            plan.move_kept(arena_bytes as usize);
+            arena_bytes += plan.kept_bytes as u64;
         }
         let report = MemoryReport {
             budget_bytes: self.options.budget_bytes,

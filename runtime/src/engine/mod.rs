@@ -33,7 +33,7 @@ use crate::plan::{Plan, Residency, Step, task_macs};
 
 pub use error::EngineError;
 pub use memory::{Holding, MemoryReport, NetworkMemory, Planned, plan_networks};
-pub use options::EngineOptions;
+pub use options::{EngineOptions, SteadyInputs};
 pub use pool::Stopped;
 pub use process::{MARGIN_BYTES, resident_bytes};
 pub use profile::OpProfile;
@@ -60,7 +60,8 @@ pub struct Engine {
     pool: Pool,
     arena: Arc<Arena>,
     programs: Vec<Arc<Program>>,
-    runs: Vec<u64>,
+    /// By network: all runs, and those with the prologue.
+    runs: Vec<[u64; 2]>,
     kernels: &'static Kernels,
     memory: MemoryReport,
     /// The network that ran last.
@@ -95,7 +96,7 @@ impl Engine {
             Some(kernels) => kernels,
             None => Kernels::chosen()?,
         };
-        let bytes = planned.iter().map(|planned| planned.plan.arena_bytes).max().unwrap_or(0);
+        let bytes = planned.iter().map(|planned| planned.plan.end_bytes()).max().unwrap_or(0);
         let threads = planned.iter().map(|planned| planned.plan.options.threads).max().unwrap_or(1);
         let streams = planned.iter().any(|planned| planned.holding == Holding::Streamed);
         let arena = Arc::new(Arena::new(bytes)?);
@@ -108,7 +109,7 @@ impl Engine {
         // Where pages are let go by plan, what the system reads ahead on its own would stay behind.
         weights.read_ahead(!streams);
         let pool = Pool::new(threads).map_err(|error| EngineError::Threads { threads, error })?;
-        let runs = vec![0; programs.len()];
+        let runs = vec![[0; 2]; programs.len()];
         Ok(Engine { pool, arena, programs, runs, kernels, memory, last: None })
     }
 
@@ -233,9 +234,11 @@ impl Engine {
         network: NetworkIndex,
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let steps = self.programs[network.0].entries.len();
+        let first = self.programs[network.0].first_step();
+        let steps = self.programs[network.0].entries.len() - first;
         let observer = RefCell::new(observer);
-        let report = |step: usize| (observer.borrow_mut())(Progress { done: step + 1, steps });
+        let report =
+            |step: usize| (observer.borrow_mut())(Progress { done: step + 1 - first, steps });
         self.run_job(network, Some(&report))
     }
 
@@ -262,8 +265,22 @@ impl Engine {
         self.arena.next_phase();
         stopped?;
         program.outcome()?;
-        self.runs[network.0] += 1;
+        let [runs, whole] = &mut self.runs[network.0];
+        *runs += 1;
+        *whole += u64::from(program.first_step() == 0);
+        program.keep();
         Ok(())
+    }
+
+    /// Says that steady inputs of a network change ([`EngineOptions::steady`]): its next run computes anew what it keeps.
+    /// A network that never ran has nothing to forget.
+    pub fn forget(&mut self, network: NetworkIndex) {
+        self.programs[network.0].forget();
+    }
+
+    /// Whether a run of this network would find what it keeps.
+    pub fn remembers(&self, network: NetworkIndex) -> bool {
+        self.programs[network.0].first_step() > 0
     }
 
     /// Values of an output.
@@ -308,9 +325,11 @@ impl Engine {
     /// Time and work by kind of op, all runs together, the longest first.
     pub fn profile(&self, network: NetworkIndex) -> Vec<OpProfile> {
         let program = &self.programs[network.0];
-        let (plan, runs) = (&program.plan, self.runs[network.0]);
+        let (plan, [all_runs, whole_runs]) = (&program.plan, self.runs[network.0]);
         let mut profiles: Vec<OpProfile> = Vec::new();
-        for (step, entry) in plan.steps.iter().zip(&program.entries) {
+        for (index, (step, entry)) in plan.steps.iter().zip(&program.entries).enumerate() {
+            let kept = plan.kept_bytes > 0 && index < plan.prologue_steps;
+            let runs = if kept { whole_runs } else { all_runs };
             let seconds = entry.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
             let op = match step {
                 Step::Segment { .. } => "segment",

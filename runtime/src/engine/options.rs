@@ -2,6 +2,15 @@
 
 use crate::kernel::Kernels;
 
+/// Inputs of a network that stay the same over many of its runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SteadyInputs {
+    /// The network's name.
+    pub network: String,
+    /// Names of its inputs.
+    pub inputs: Vec<String>,
+}
+
 /// What an engine is made for.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -15,6 +24,9 @@ pub struct EngineOptions {
     pub reserve_bytes: u64,
     /// Bytes that the process takes without arena and weights; measured if none are given.
     pub process_bytes: Option<u64>,
+    /// Inputs that stay the same over many runs: what depends on them alone is computed once and kept, where the budget
+    /// has room. See [`Engine::forget`](super::Engine::forget).
+    pub steady: Option<SteadyInputs>,
     /// The kernels; [`Kernels::chosen`] if none are named.
     pub kernels: Option<&'static Kernels>,
 }
@@ -28,6 +40,7 @@ impl EngineOptions {
             budget_bytes: None,
             reserve_bytes: 0,
             process_bytes: None,
+            steady: None,
             kernels: None,
         }
     }

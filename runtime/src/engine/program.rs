@@ -39,6 +39,10 @@ pub(super) struct Program {
     ranges: Vec<Range<usize>>,
     /// What is asked for and let go at each step, if weights are streamed.
     pub residency: Option<Residency>,
+    /// The same for a run without the prologue, by step of the body.
+    later_residency: Option<Residency>,
+    /// What the prologue made for these steady inputs is still there.
+    kept: AtomicBool,
     pub entries: Vec<Entry>,
     works: Vec<Work>,
     kernels: &'static Kernels,
@@ -62,7 +66,7 @@ impl Program {
         weights: Arc<dyn Weights>,
         arena: Arc<Arena>,
     ) -> Result<Self, EngineError> {
-        let Planned { graph, plan, holding, residency, ranges } = planned;
+        let Planned { graph, plan, holding, residency, later_residency, ranges } = planned;
         let works = plan
             .tasks
             .tasks
@@ -97,6 +101,8 @@ impl Program {
             holding,
             ranges,
             residency,
+            later_residency,
+            kept: AtomicBool::new(false),
             entries,
             works,
             kernels,
@@ -113,6 +119,21 @@ impl Program {
     pub fn reset(&self) {
         self.cancelled.store(false, Ordering::Release);
         self.damaged.store(false, Ordering::Release);
+    }
+
+    /// The first step of the next run: behind the prologue if what it makes is there.
+    pub fn first_step(&self) -> usize {
+        if self.kept.load(Ordering::Acquire) { self.plan.prologue_steps } else { 0 }
+    }
+
+    /// After a run that came to its end.
+    pub fn keep(&self) {
+        self.kept.store(self.plan.kept_bytes > 0, Ordering::Release);
+    }
+
+    /// The prologue must run again.
+    pub fn forget(&self) {
+        self.kept.store(false, Ordering::Release);
     }
 
     /// Asks for all weights, before the first of some runs.
@@ -176,10 +197,12 @@ impl Job for Program {
             scratch_bytes: self.plan.scratch_bytes,
             high_water: Cell::new(0),
         };
+        let first = self.first_step();
+        let residency = if first == 0 { &self.residency } else { &self.later_residency };
         let mut begun = Instant::now();
-        for (index, entry) in self.entries.iter().enumerate() {
-            if let (0, Some(residency)) = (crew.worker, &self.residency) {
-                let ranges = &residency.prefetch[index];
+        for (index, entry) in self.entries.iter().enumerate().skip(first) {
+            if let (0, Some(residency)) = (crew.worker, residency) {
+                let ranges = &residency.prefetch[index - first];
                 ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
             }
             if !entry.verified.load(Ordering::Acquire) {
@@ -195,8 +218,8 @@ impl Job for Program {
                 cx.barrier()?;
             }
             if crew.worker == 0 {
-                if let Some(residency) = &self.residency {
-                    let ranges = &residency.release[index];
+                if let Some(residency) = residency {
+                    let ranges = &residency.release[index - first];
                     ranges.iter().for_each(|range| self.weights.release(range.clone()));
                 }
                 let now = Instant::now();

@@ -64,14 +64,21 @@ impl Canvas<'_> {
         meter.tell(first, 0.0)?;
 
         let mut prompt_place = 0;
+        let mut same = true;
         for (sample, (ids, count)) in drawing.ids.iter().zip(drawing.counts).enumerate().rev() {
             let used = count.used as usize;
             prompt_place = texts.encode(loaded, wiring, ids, used, &mut meter)?;
             let (states_len, tokens) = (loaded.states_len, ids.len());
             let (states, mask) = (sample * states_len, sample * tokens);
-            let buffers = &mut loaded.buffers;
-            buffers.states[states..states + states_len].copy_from_slice(texts.states(prompt_place));
-            fill_mask(&mut buffers.mask[mask..mask + tokens], used);
+            let held = &mut loaded.buffers.states[states..states + states_len];
+            same &= bits_equal(held, texts.states(prompt_place));
+            held.copy_from_slice(texts.states(prompt_place));
+            let held = &mut loaded.buffers.mask[mask..mask + tokens];
+            same &= held.iter().filter(|&&value| value == 1.0).count() == used;
+            fill_mask(held, used);
+        }
+        if !same {
+            loaded.engine.forget(loaded.denoiser);
         }
         let (guidance, seed) = (drawing.guidance_scale, drawing.seed);
         let preview = drawing.preview.then_some(&mut pixels[..]);
@@ -97,6 +104,10 @@ impl Canvas<'_> {
             .expect("pixel_bytes is width * height * channels");
         Ok(Drawn { pixels, cost, prompt_place })
     }
+}
+
+fn bits_equal(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 /// Runs networks, takes their time and tells the caller how far the picture is.

@@ -48,7 +48,8 @@ impl Pipeline {
         let spec = pack.pipeline()?.clone();
         let guidance_scale = check_guidance(options.guidance_scale, &spec)?;
         let size = check_size(options.size, &spec.size)?;
-        let shape = Shape { size, batch: batch(guidance_scale) };
+        let shape =
+            Shape { size, batch: batch(guidance_scale), many_steps: spec.steps_default > 1 };
         schedule(&spec.scheduler, spec.prediction, spec.steps_default)?;
         let loaded = Loaded::new(&pack, &spec, shape, &engine_options(&options))?;
         let tokens = spec.tokenizer.tokens_max as usize;
@@ -97,7 +98,7 @@ impl Pipeline {
         let scheduler = schedule(&self.spec.scheduler, self.spec.prediction, resolved.steps)?;
         let batch = batch(resolved.guidance_scale);
         let counts = self.tokenise(&resolved, batch)?;
-        self.prepare(Shape { size: resolved.size, batch })?;
+        self.prepare(Shape { size: resolved.size, batch, many_steps: resolved.steps > 1 })?;
         let mut warnings = warnings(&resolved, batch, counts);
         let marking = self.marking(request, &resolved);
         let Pipeline { spec, options, loaded, texts, ids, .. } = self;
@@ -116,7 +117,7 @@ impl Pipeline {
         Ok(Picture { pixels: drawn.pixels, marking, cost: drawn.cost, warnings })
     }
 
-    /// Plans and loads anew if size or batch are others than now.
+    /// Plans and loads anew if size, batch or the need to keep something are others than now.
     fn prepare(&mut self, shape: Shape) -> Result<(), PipelineError> {
         let before = self.loaded.as_ref().map(|loaded| loaded.shape);
         if before == Some(shape) {

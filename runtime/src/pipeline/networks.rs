@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::PipelineError;
 use super::spec::PipelineSpec;
 use super::text::TextStates;
-use crate::engine::{Engine, EngineOptions, NetworkIndex};
+use crate::engine::{Engine, EngineOptions, NetworkIndex, SteadyInputs};
 use crate::graph::{Binding, Graph, Op, ValueId, bind_shape};
 use crate::image::Channels;
 use crate::pack::Pack;
@@ -14,11 +14,12 @@ use crate::plan::macs;
 /// What encoding a picture takes beside its pixels: windows, hash chains, code tables.
 const ENCODER_BYTES: usize = 1 << 20;
 
-/// What is planned for: width and height of the picture, samples of the denoiser.
+/// What is planned for: width and height of the picture, samples of the denoiser, whether it runs more than once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub size: [u32; 2],
     pub batch: u32,
+    pub many_steps: bool,
 }
 
 /// Networks in one arena, ready to run.
@@ -187,7 +188,16 @@ impl Loaded {
         // Buffers, kept texts, pixels, the encoded picture and its encoder's tables are touched after load.
         let texts_bytes = TextStates::bytes_of(tokens, states_len);
         let reserve_bytes = (buffers.bytes() + texts_bytes + 3 * image_len + ENCODER_BYTES) as u64;
-        let options = EngineOptions { reserve_bytes, ..options.clone() };
+        // Where each sample is a run of its own, its prompt changes from run to run and nothing can be kept.
+        let steady = (shape.many_steps && runs_per_step == 1).then(|| SteadyInputs {
+            network: "denoiser".to_owned(),
+            inputs: [&wiring.denoiser_states]
+                .into_iter()
+                .chain(&wiring.denoiser_mask)
+                .cloned()
+                .collect(),
+        });
+        let options = EngineOptions { reserve_bytes, steady, ..options.clone() };
         let engine = Engine::load(pack.clone(), &networks, &options)?;
         Ok(Loaded {
             shape,

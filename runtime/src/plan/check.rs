@@ -75,7 +75,7 @@ pub enum CheckError {
 /// # Errors
 /// The first [`CheckError`] found.
 pub fn check(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
-    disjoint(&plan.buffers, plan.arena_bytes)?;
+    disjoint(&plan.buffers, plan.end_bytes())?;
     lives(plan)?;
     rows(graph, plan)
 }
@@ -179,12 +179,24 @@ fn rows(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
             (0..parts).any(|part| held[buffer][place + part] != Some((root, first + part)))
         })
     };
-    for input in &graph.inputs {
-        for row in 0..tasks.layouts[input.index()].rows {
-            write(&mut held, input.index(), row);
+    let feed = |held: &mut Vec<Vec<Option<(usize, usize)>>>| {
+        for input in &graph.inputs {
+            for row in 0..tasks.layouts[input.index()].rows {
+                write(held, input.index(), row);
+            }
         }
-    }
-    for (time, step) in plan.steps.iter().enumerate() {
+    };
+    feed(&mut held);
+    // The second time without the prologue, after other networks had the arena.
+    let first = plan.steps.iter().enumerate();
+    let again =
+        first.clone().skip(if plan.kept_bytes > 0 { plan.prologue_steps } else { usize::MAX });
+    for (place, (time, step)) in first.chain(again).enumerate() {
+        if place == plan.steps.len() {
+            let lost = plan.buffers.iter().zip(&mut held).filter(|(buffer, _)| !buffer.kept);
+            lost.for_each(|(_, held)| held.fill(None));
+            feed(&mut held);
+        }
         for TaskStep { task, rows, .. } in step.task_steps() {
             let task = &tasks.tasks[*task];
             for (index, &slot) in task.inputs.iter().enumerate() {

@@ -33,10 +33,11 @@ pub fn buffers(graph: &Graph, tasks: &Tasks, steps: &[Step]) -> (Vec<Buffer>, Ve
             continue;
         }
         let whole = tasks.layouts[head].len();
+        let kept = is_kept(tasks, &class, head);
         let fed = graph.inputs.iter().any(|id| class[id.index()] == head);
         let read_after = graph.outputs.iter().any(|id| class[id.index()] == head);
         let of_class = |touch: &&Touch| class[touch.slot] == head;
-        let keep = if fed || read_after {
+        let keep = if fed || read_after || kept {
             whole
         } else {
             ring(
@@ -49,7 +50,7 @@ pub fn buffers(graph: &Graph, tasks: &Tasks, steps: &[Step]) -> (Vec<Buffer>, Ve
         };
         let times = reads.iter().chain(&writes).filter(of_class).map(|touch| touch.time);
         let first = if fed { 0 } else { times.clone().min().unwrap_or(0) };
-        let last = if read_after { end } else { times.max().unwrap_or(0) };
+        let last = if read_after || kept { end } else { times.max().unwrap_or(0) };
         for &slot in &members {
             let layout = &tasks.layouts[slot];
             storage[slot] =
@@ -61,6 +62,7 @@ pub fn buffers(graph: &Graph, tasks: &Tasks, steps: &[Step]) -> (Vec<Buffer>, Ve
             offset: 0,
             first_step: first,
             last_step: last,
+            kept,
         });
     }
     for (slot, place) in storage.iter_mut().enumerate() {
@@ -111,6 +113,7 @@ fn share(graph: &Graph, tasks: &Tasks, steps: &[Step], reads: &[Touch], class: &
                 && output != head
                 && tasks.in_place(graph, task, index)
                 && tasks.sources[tasks.root(slot)] == Source::Computed
+                && crosses_no_run(graph, tasks, class, position, head)
                 && !graph.outputs.iter().any(|id| class[id.index()] == head)
                 && times.iter().all(|&(time, step)| {
                     let end = step.rows.end * tasks.layouts[slot].row_len;
@@ -126,6 +129,29 @@ fn share(graph: &Graph, tasks: &Tasks, steps: &[Step], reads: &[Touch], class: &
             }
         }
     }
+}
+
+/// True if a prologue task makes what some task of the body reads.
+fn is_kept(tasks: &Tasks, class: &[usize], head: usize) -> bool {
+    let (prologue, body) = tasks.tasks.split_at(tasks.prologue);
+    prologue.iter().any(|task| class[task.output] == head)
+        && body.iter().any(|task| task.inputs.iter().any(|&slot| class[slot] == head))
+}
+
+/// Whether a task may write over an operand without harm to the next run: the body must not write over what the prologue
+/// made, and what the prologue made must not lie where inputs are set anew.
+fn crosses_no_run(
+    graph: &Graph,
+    tasks: &Tasks,
+    class: &[usize],
+    position: usize,
+    head: usize,
+) -> bool {
+    let (prologue, _) = tasks.tasks.split_at(tasks.prologue);
+    if position < tasks.prologue {
+        return !graph.inputs.iter().any(|id| class[id.index()] == head);
+    }
+    !prologue.iter().any(|task| class[task.output] == head)
 }
 
 /// Values that a rolling buffer must keep so that nothing is overwritten before its last reader.

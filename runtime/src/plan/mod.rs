@@ -15,12 +15,13 @@ mod report;
 mod residency;
 mod schedule;
 pub mod scratch;
+mod steady;
 mod svg;
 mod task;
 
 use std::ops::Range;
 
-use crate::graph::{Binding, Graph, GraphError};
+use crate::graph::{Binding, Graph, GraphError, ValueId};
 
 pub use check::CheckError;
 pub use cost::{macs, task_macs};
@@ -47,12 +48,24 @@ pub struct PlanOptions {
     pub arena_bytes_max: usize,
     /// Runs of nodes that are handed over together; see [`Step::Segment`].
     pub segments: Vec<Range<usize>>,
+    /// Inputs that stay the same over many runs: what depends on them alone is done in a prologue, once, and its results
+    /// are kept in regions of their own.
+    pub steady: Vec<ValueId>,
+    /// Steady inputs are known but nothing is kept: every run does all the work.
+    pub recompute: bool,
 }
 
 impl PlanOptions {
     /// No limit, no segments.
     pub fn new(binding: Binding, threads: usize) -> Self {
-        PlanOptions { binding, threads, arena_bytes_max: usize::MAX, segments: Vec::new() }
+        PlanOptions {
+            binding,
+            threads,
+            arena_bytes_max: usize::MAX,
+            segments: Vec::new(),
+            steady: Vec::new(),
+            recompute: false,
+        }
     }
 }
 
@@ -71,8 +84,16 @@ pub struct Plan {
     pub storage: Vec<Storage>,
     /// Planned ranges of the arena.
     pub buffers: Vec<Buffer>,
-    /// Size of the arena.
+    /// Size of the arena, without what is kept.
     pub arena_bytes: usize,
+    /// Where the regions of kept values begin: behind the arena, which other networks may use between runs.
+    pub kept_at: usize,
+    /// Bytes of the regions of kept values.
+    pub kept_bytes: usize,
+    /// The first steps, which a run leaves out while the steady inputs are what they were.
+    pub prologue_steps: usize,
+    /// Multiply-adds that depend on steady inputs alone, whether or not their results are kept.
+    pub steady_macs: u64,
     /// Bytes that a step's scratch was to stay below where it can.
     pub scratch_bytes: usize,
     /// Rows of a strip, if tasks were rolled.
@@ -159,6 +180,8 @@ pub struct Buffer {
     pub first_step: usize,
     /// The last one.
     pub last_step: usize,
+    /// It holds values from one run to the next.
+    pub kept: bool,
 }
 
 impl Buffer {
@@ -229,7 +252,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`]; [`PlanError::Arena`] names the smallest arena that works.
     pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Self, PlanError> {
-        let tasks = Tasks::new(graph, options.binding)?;
+        let tasks = tasks(graph, options)?;
         for segment in &options.segments {
             if segment.is_empty() || segment.end > graph.nodes.len() {
                 return Err(PlanError::Segment {
@@ -243,10 +266,10 @@ impl Plan {
         let plan = order::search(graph, &tasks, options);
         check::check(graph, &plan)
             .map_err(|error| PlanError::Check { network: graph.name.clone(), error })?;
-        if plan.arena_bytes > options.arena_bytes_max {
+        if plan.arena_bytes + plan.kept_bytes > options.arena_bytes_max {
             return Err(PlanError::Arena {
                 network: graph.name.clone(),
-                needed: plan.arena_bytes,
+                needed: plan.arena_bytes + plan.kept_bytes,
                 allowed: options.arena_bytes_max,
             });
         }
@@ -262,11 +285,24 @@ impl Plan {
         options: &PlanOptions,
         recipe: PlanRecipe,
     ) -> Result<Self, PlanError> {
-        let tasks = Tasks::new(graph, options.binding)?;
+        let tasks = tasks(graph, options)?;
         let plan = order::cook(graph, &tasks, options, recipe);
         check::check(graph, &plan)
             .map_err(|error| PlanError::Check { network: graph.name.clone(), error })?;
         Ok(plan)
+    }
+
+    /// Moves the regions of kept values, so that they lie behind the arena of all networks.
+    pub fn move_kept(&mut self, kept_at: usize) {
+        for buffer in self.buffers.iter_mut().filter(|buffer| buffer.kept) {
+            buffer.offset = buffer.offset - self.kept_at + kept_at;
+        }
+        self.kept_at = kept_at;
+    }
+
+    /// The byte after the last one that a run may touch.
+    pub fn end_bytes(&self) -> usize {
+        if self.kept_bytes == 0 { self.arena_bytes } else { self.kept_at + self.kept_bytes }
     }
 
     /// Builds the plan of given stages.
@@ -299,10 +335,19 @@ impl Plan {
                     offset: 0,
                     first_step: span.start,
                     last_step: span.end - 1,
+                    kept: false,
                 });
             }
         }
         let arena_bytes = place::place(&mut buffers);
+        let kept_bytes = place::place_kept(&mut buffers, arena_bytes);
+        let prologue_steps = steps
+            .iter()
+            .take_while(|step| step.task_steps().iter().all(|step| step.task < tasks.prologue))
+            .count();
+        let flags = steady::steady_tasks(graph, &tasks, &options.steady);
+        let steady = tasks.tasks.iter().zip(flags).filter(|(_, steady)| *steady);
+        let steady_macs = steady.map(|(task, _)| task_macs(graph, &tasks, task)).sum();
         Plan {
             network: graph.name.clone(),
             options: options.clone(),
@@ -311,6 +356,10 @@ impl Plan {
             storage,
             buffers,
             arena_bytes,
+            kept_at: arena_bytes,
+            kept_bytes,
+            prologue_steps,
+            steady_macs,
             scratch_bytes,
             strip_height: stages.iter().find_map(|stage| match stage {
                 Stage::Strip { height, .. } => Some(*height),
@@ -318,4 +367,14 @@ impl Plan {
             }),
         }
     }
+}
+
+/// The tasks of a graph, those whose results are kept first.
+fn tasks(graph: &Graph, options: &PlanOptions) -> Result<Tasks, PlanError> {
+    let mut tasks = Tasks::new(graph, options.binding)?;
+    if !options.recompute {
+        let steady = steady::steady_tasks(graph, &tasks, &options.steady);
+        steady::divide(&mut tasks, &steady);
+    }
+    Ok(tasks)
 }

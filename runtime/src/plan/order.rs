@@ -96,7 +96,9 @@ fn segmented(tasks: &Tasks, options: &PlanOptions, stages: Vec<Stage>) -> Vec<St
     }) {
         match (segment_of(task), out.last_mut()) {
             (Some(segment), Some(Stage::Segment(range)))
-                if segment_of(range.start) == Some(segment) && range.end == task =>
+                if segment_of(range.start) == Some(segment)
+                    && range.end == task
+                    && task != tasks.prologue =>
             {
                 range.end = task + 1;
             }
@@ -140,6 +142,7 @@ fn greedy(graph: &Graph, tasks: &Tasks) -> Vec<usize> {
     while order.len() < count {
         let ready = (0..count).filter(|&index| {
             !done[index]
+                && (index < tasks.prologue || order.len() >= tasks.prologue)
                 && tasks.tasks[index]
                     .inputs
                     .iter()

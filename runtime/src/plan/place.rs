@@ -8,9 +8,9 @@ use crate::arena::align_up;
 
 use super::Buffer;
 
-/// Gives every buffer an offset and returns the bytes of the arena.
+/// Gives every buffer that is not kept an offset and returns the bytes of the arena.
 pub fn place(buffers: &mut [Buffer]) -> usize {
-    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    let mut order: Vec<usize> = (0..buffers.len()).filter(|&index| !buffers[index].kept).collect();
     order.sort_by_key(|&index| {
         let buffer = &buffers[index];
         let life = buffer.last_step - buffer.first_step;
@@ -35,6 +35,16 @@ pub fn place(buffers: &mut [Buffer]) -> usize {
     total
 }
 
+/// Gives buffers that keep their values an offset from `start` on, one behind the other, and returns their bytes.
+pub fn place_kept(buffers: &mut [Buffer], start: usize) -> usize {
+    let mut end = start;
+    for buffer in buffers.iter_mut().filter(|buffer| buffer.kept) {
+        buffer.offset = end;
+        end += align_up(buffer.bytes);
+    }
+    end - start
+}
+
 /// The start of the smallest gap between `taken` (sorted) that holds `bytes`, or their end.
 fn best_gap(taken: &[(usize, usize)], bytes: usize) -> usize {
     let mut best: Option<(usize, usize)> = None;
@@ -48,7 +58,7 @@ fn best_gap(taken: &[(usize, usize)], bytes: usize) -> usize {
     best.map_or(end, |(_, offset)| offset)
 }
 
-/// The largest sum of bytes that live at one time: no placement can need less.
+/// The largest sum of bytes that live at one time, what is kept aside: no placement can need less.
 pub fn live_bytes_max(buffers: &[Buffer]) -> usize {
     buffers
         .iter()
@@ -56,7 +66,9 @@ pub fn live_bytes_max(buffers: &[Buffer]) -> usize {
             let time = at.first_step;
             buffers
                 .iter()
-                .filter(|buffer| (buffer.first_step..=buffer.last_step).contains(&time))
+                .filter(|buffer| {
+                    !buffer.kept && (buffer.first_step..=buffer.last_step).contains(&time)
+                })
                 .map(|buffer| align_up(buffer.bytes))
                 .sum()
         })
@@ -71,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn buffer(bytes: usize, first_step: usize, last_step: usize) -> Buffer {
-        Buffer { owner: Owner::Slot(0), bytes, offset: 0, first_step, last_step }
+        Buffer { owner: Owner::Slot(0), bytes, offset: 0, first_step, last_step, kept: false }
     }
 
     #[test]

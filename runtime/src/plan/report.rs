@@ -26,6 +26,12 @@ pub struct PlanReport {
     pub strip_height: Option<usize>,
     /// Multiply-adds of one run.
     pub macs: u64,
+    /// Of these, what depends on steady inputs alone: the prompt's, of a denoiser.
+    pub steady_macs: u64,
+    /// The first steps, which runs after the first leave out while those inputs stay; 0 if nothing is kept.
+    pub prologue_steps: usize,
+    /// Bytes that are kept for that, beside the arena.
+    pub kept_bytes: usize,
     /// The most bytes of weights in memory at one time, if they are streamed.
     pub window_bytes: Option<usize>,
     /// Bytes of weights that one run reads from storage, if they are streamed.
@@ -90,10 +96,18 @@ impl PlanReport {
             live_bytes_max: live_bytes_max(&plan.buffers),
             strip_height: plan.strip_height,
             macs: super::macs(graph, &plan.tasks),
+            steady_macs: plan.steady_macs,
+            prologue_steps: plan.prologue_steps,
+            kept_bytes: plan.kept_bytes,
             window_bytes: residency.map(|residency| residency.window_bytes),
             streamed_bytes: residency.map(|residency| residency.bytes),
             steps,
         }
+    }
+
+    /// Multiply-adds of a run that finds its steady inputs unchanged.
+    pub fn later_macs(&self) -> u64 {
+        if self.prologue_steps > 0 { self.macs - self.steady_macs } else { self.macs }
     }
 
     /// As text: one line a step, strips folded to one line a task.
@@ -110,6 +124,20 @@ impl PlanReport {
             Bytes(self.live_bytes_max as u64),
             self.macs as f64 / 1e6,
         );
+        let steady = self.steady_macs as f64 / 1e6;
+        if self.prologue_steps > 0 {
+            let (steps, bytes) = (self.prologue_steps, Bytes(self.kept_bytes as u64));
+            let _ = writeln!(
+                out,
+                "  {steady:.2} MMAC in the first {steps} steps run once a prompt, their results kept in {bytes}; {:.1} MMAC each run",
+                self.later_macs() as f64 / 1e6
+            );
+        } else if self.steady_macs > 0 {
+            let _ = writeln!(
+                out,
+                "  {steady:.2} MMAC depend on the prompt alone and run every time: nothing is kept"
+            );
+        }
         if let Some(height) = self.strip_height {
             let _ = writeln!(out, "  rolled in strips of {height} rows");
         }
@@ -197,7 +225,7 @@ fn step_report(
 /// Bytes of regions that live during each step.
 fn live_bytes(plan: &Plan) -> Vec<usize> {
     let mut change = vec![0i64; plan.steps.len() + 1];
-    for buffer in &plan.buffers {
+    for buffer in plan.buffers.iter().filter(|buffer| !buffer.kept) {
         change[buffer.first_step] += buffer.bytes as i64;
         change[buffer.last_step + 1] -= buffer.bytes as i64;
     }

@@ -125,14 +125,15 @@ pub fn runs(graph: &Graph, tasks: &Tasks) -> Vec<Range<usize>> {
     let mut start = 0;
     for reader in 0..tasks.tasks.len() {
         let task = &tasks.tasks[reader];
-        let breaks = (0..task.inputs.len()).any(|index| {
-            let root = tasks.root(task.inputs[index]);
-            let made_here =
-                tasks.tasks[start..reader].iter().any(|made| tasks.root(made.output) == root);
-            made_here
-                && matches!(tasks.sources[root], Source::Computed)
-                && tasks.need(graph, task, index, 0..1) == Need::All
-        });
+        let breaks = reader == tasks.prologue && reader > 0
+            || (0..task.inputs.len()).any(|index| {
+                let root = tasks.root(task.inputs[index]);
+                let made_here =
+                    tasks.tasks[start..reader].iter().any(|made| tasks.root(made.output) == root);
+                made_here
+                    && matches!(tasks.sources[root], Source::Computed)
+                    && tasks.need(graph, task, index, 0..1) == Need::All
+            });
         if breaks {
             runs.push(start..reader);
             start = reader;

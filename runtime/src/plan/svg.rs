@@ -32,19 +32,19 @@ pub fn svg(plans: &[(&Graph, &Plan)]) -> String {
 }
 
 fn draw(out: &mut String, graph: &Graph, plan: &Plan) {
-    let (steps, bytes) = (plan.steps.len().max(1) as f64, plan.arena_bytes.max(1) as f64);
+    let (steps, bytes) = (plan.steps.len().max(1) as f64, plan.end_bytes().max(1) as f64);
     let x = |step: usize| LEFT + step as f64 / steps * (WIDTH - LEFT - 20.0);
     let y = |byte: usize| HEIGHT - BOTTOM - byte as f64 / bytes * (HEIGHT - TOP - BOTTOM);
     let _ = writeln!(out, "<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>");
     let title = format!(
         "{}: arena of {} over {} steps",
         plan.network,
-        Bytes(plan.arena_bytes as u64),
+        Bytes(plan.end_bytes() as u64),
         plan.steps.len()
     );
     let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{}</text>", escape(&title));
     for part in 0..=4 {
-        let byte = plan.arena_bytes * part / 4;
+        let byte = plan.end_bytes() * part / 4;
         let line = y(byte);
         let _ = writeln!(
             out,

@@ -56,6 +56,8 @@ pub enum Source {
 pub struct Tasks {
     /// In an order in which they can run.
     pub tasks: Vec<Task>,
+    /// The first tasks, whose results are kept over many runs; see [`PlanOptions::steady`](super::PlanOptions::steady).
+    pub prologue: usize,
     /// By slot: the graph's values, then hidden ones.
     pub layouts: Vec<Layout>,
     /// By slot.
@@ -116,7 +118,7 @@ impl Tasks {
                 _ => tasks.push(Task { node: index, pass: Pass::Whole, inputs, output }),
             }
         }
-        Ok(Tasks { tasks, layouts, sources })
+        Ok(Tasks { tasks, prologue: 0, layouts, sources })
     }
 
     /// The slot that holds a slot's bytes, after all aliases.

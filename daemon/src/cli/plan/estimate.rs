@@ -79,7 +79,9 @@ impl Estimate {
             .iter()
             .map(|report| {
                 let runs = runs(report, spec);
-                let macs = report.macs * u64::from(runs);
+                // With the same prompt, runs after the first find what it kept.
+                let later = report.later_macs() * u64::from(runs.saturating_sub(1));
+                let macs = if runs > 0 { report.macs + later } else { 0 };
                 NetworkEstimate {
                     network: report.network.clone(),
                     runs,
@@ -94,8 +96,8 @@ impl Estimate {
                 Holding::Resident => (held.read_bytes, 0),
                 Holding::Kept => (held.read_bytes, held.read_bytes),
                 Holding::Streamed => {
-                    let all = held.read_bytes * u64::from(network.runs);
-                    (all, all)
+                    let later = held.later_read_bytes * u64::from(network.runs.saturating_sub(1));
+                    (held.read_bytes + later, held.read_bytes + later)
                 }
             };
             first_read_bytes += first;
@@ -195,6 +197,9 @@ mod tests {
             live_bytes_max: 0,
             strip_height: None,
             macs,
+            steady_macs: 0,
+            prologue_steps: 0,
+            kept_bytes: 0,
             window_bytes: None,
             streamed_bytes: None,
             steps: Vec::new(),
@@ -206,9 +211,11 @@ mod tests {
             network: "denoiser".into(),
             holding,
             arena_bytes: 0,
+            kept_bytes: 0,
             held_bytes: 0,
             weight_bytes: 42_000_000,
             read_bytes: 42_000_000,
+            later_read_bytes: 42_000_000,
         };
         MemoryReport { process_bytes, networks: vec![network], ..MemoryReport::default() }
     }

@@ -144,11 +144,15 @@ fn write_memory(out: &mut impl Write, memory: &MemoryReport) -> std::io::Result<
     for network in &memory.networks {
         writeln!(
             out,
-            "  {:<22} {:>12} of weights, {:?}, {} at a time",
+            "  {:<22} {:>12} of weights, {:?}, {} at a time{}",
             network.network,
             Bytes(network.weight_bytes).to_string(),
             network.holding,
-            Bytes(network.held_bytes)
+            Bytes(network.held_bytes),
+            match network.kept_bytes {
+                0 => String::new(),
+                bytes => format!("; {} kept a prompt", Bytes(bytes)),
+            }
         )?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::net::{Net, window};
 use super::{BINDING, ops};
-use crate::engine::{Engine, EngineError, EngineOptions, Holding, Weights};
+use crate::engine::{Engine, EngineError, EngineOptions, Holding, SteadyInputs, Weights};
 use crate::graph::{DType, Graph, InputScale, Unary, tensor_needs};
 use crate::pack::{Metadata, Pack, PackBuilder};
 
@@ -142,4 +142,44 @@ fn a_damaged_weight_stops_the_run_with_its_name() {
             assert!(run.unwrap_err().to_string().contains("damaged"));
         }
     }
+}
+
+#[test]
+fn what_is_kept_gives_way_to_the_budget() {
+    let unet = ops::unet(2);
+    let nets = [("denoiser", &unet)];
+    let (_folder, pack) = pack(&nets);
+    let expected = draw(&mut load(&pack, 1 << 30).unwrap(), &nets);
+    let Err(EngineError::Budget { needed_bytes, .. }) = load(&pack, 1) else {
+        panic!("a byte is enough")
+    };
+    let networks: Vec<_> = pack.graphs().iter().map(|graph| (graph, BINDING)).collect();
+    let keeping = |budget| {
+        let steady = Some(SteadyInputs { network: "denoiser".into(), inputs: vec!["v1".into()] });
+        Engine::load(pack.clone(), &networks, &EngineOptions { steady, ..options(budget) })
+    };
+    let Err(EngineError::Budget { needed_bytes: needed, .. }) = keeping(1) else {
+        panic!("a byte is enough")
+    };
+    assert_eq!(needed, needed_bytes, "keeping is no reason to refuse");
+    let total = keeping(1 << 30).unwrap().memory().total_bytes();
+    let mut seen = std::collections::HashSet::new();
+    for step in 0..=24 {
+        let budget = needed + (total - needed) * step / 24;
+        let mut engine = keeping(budget).unwrap();
+        let memory = engine.memory().clone();
+        assert!(memory.total_bytes() <= budget, "{memory:?} above {budget}");
+        assert!(engine.arena_bytes() as u64 <= memory.arena_bytes);
+        assert_eq!(draw(&mut engine, &nets), expected, "with {budget}");
+        let network = engine.network("denoiser").unwrap();
+        let denoiser = &memory.networks[network.0];
+        assert_eq!(engine.remembers(network), denoiser.kept_bytes > 0);
+        // The second run reads no weights of what is kept.
+        if denoiser.holding == Holding::Streamed && denoiser.kept_bytes > 0 {
+            assert!(denoiser.later_read_bytes <= denoiser.read_bytes, "{denoiser:?}");
+        }
+        seen.insert((denoiser.holding == Holding::Streamed, denoiser.kept_bytes > 0));
+    }
+    assert!(seen.contains(&(false, true)) && seen.contains(&(true, true)), "{seen:?}");
+    assert!(seen.iter().any(|&(_, keeps)| !keeps), "{seen:?}");
 }

@@ -5,6 +5,7 @@ mod functions;
 mod naive;
 mod net;
 mod ops;
+mod steady;
 mod tiles;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ fn run(net: &Net, plan: Plan, kernels: &'static Kernels) -> Vec<Vec<f32>> {
         plan,
         holding: Holding::Resident,
         residency: None,
+        later_residency: None,
         ranges: Vec::new(),
     };
     let memory = MemoryReport::default();
