@@ -154,6 +154,7 @@ fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
                         bias: Some(&scale[panel * 16..]),
                         activation: None,
                         residual: None,
+                        then: None,
                     };
                     let at = (first + row) * n + panel * 16;
                     let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: n };
@@ -232,6 +233,7 @@ fn convolution(kernels: &Kernels, rows: usize, width: usize, channels: usize) ->
                     bias: Some(&scale[panel * 16..]),
                     activation: None,
                     residual: None,
+                    then: None,
                 };
                 let at = (y * width + x) * channels + panel * 16;
                 let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: channels };
@@ -393,8 +395,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut target = vec![f16::ONE; 4096];
     for activation in [None, Some(Unary::Silu)] {
         for residual in [None, Some(Row::F16(&halves))] {
-            let finish =
-                Finish { weight_scale: Some(&gamma), bias: Some(&gamma), activation, residual };
+            let finish = Finish {
+                weight_scale: Some(&gamma),
+                bias: Some(&gamma),
+                activation,
+                residual,
+                then: None,
+            };
             let time = pointwise(|_| {
                 (kernels.finish_i8)(
                     &acc,

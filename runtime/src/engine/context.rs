@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use half::f16;
 
 use crate::arena::Arena;
-use crate::graph::DType;
+use crate::graph::{DType, Unary};
 use crate::kernel::{Kernels, Row, RowMut};
 use crate::plan::{Layout, Pass, scratch};
 
@@ -35,6 +35,8 @@ pub(crate) struct View {
 pub(crate) struct Work {
     pub node: usize,
     pub pass: Pass,
+    /// Applied to each value as it is stored; see [`crate::plan::Task::then`].
+    pub then: Option<Unary>,
     pub inputs: Vec<View>,
     pub output: View,
     /// Ranges of the node's tensors, in the order of [`crate::graph::tensor_needs`].

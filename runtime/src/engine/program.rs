@@ -306,6 +306,7 @@ fn work(
     Ok(Work {
         node: task.node,
         pass: task.pass,
+        then: task.then,
         inputs: task.inputs.iter().map(|&slot| view(slot)).collect::<Result<_, EngineError>>()?,
         output: view(task.output)?,
         tensors: ranges,

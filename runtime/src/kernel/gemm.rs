@@ -22,6 +22,9 @@ pub struct GemmI8 {
     /// Computes `acc[r][p * 16 + lane] (+)= sum over group, j of
     /// act[r * act_stride + 4 * group + j] * panel[p][group][lane][j]`.
     pub run: fn(args: GemmI8Args<'_>),
+    /// As [`GemmI8::run`], summed over lines: activations of line `i` begin at `act[starts[i]]`, its groups follow
+    /// those of the line before in each panel; at least one line. A convolution's kernel rows, one scale for all.
+    pub run_lines: fn(args: GemmI8Args<'_>, starts: &[usize]),
 }
 
 /// Operands of [`GemmI8::run`].
@@ -51,20 +54,24 @@ pub struct GemmI8Args<'a> {
 }
 
 impl GemmI8Args<'_> {
-    /// Asserts that every access is inside its slice; kernels rely on it.
+    /// Asserts that every access of a product over lines is inside its slice; kernels rely on it.
     ///
     /// # Panics
     /// If one is not.
-    pub fn check(&self) {
+    pub fn check(&self, starts: &[usize]) {
+        let Some(last) = starts.iter().max() else { return };
         if self.rows == 0 || self.panels == 0 {
             return;
         }
         let act = (self.rows - 1)
             .checked_mul(self.act_stride)
-            .and_then(|start| start.checked_add(self.groups.checked_mul(4)?));
+            .and_then(|start| start.checked_add(self.groups.checked_mul(4)?))
+            .and_then(|end| end.checked_add(*last));
+        let groups =
+            self.groups.checked_mul(4 * LANES).and_then(|line| line.checked_mul(starts.len()));
         let weights = (self.panels - 1)
             .checked_mul(self.weights_stride)
-            .and_then(|start| start.checked_add(self.groups.checked_mul(4 * LANES)?));
+            .and_then(|start| start.checked_add(groups?));
         let acc = (self.rows - 1)
             .checked_mul(self.acc_stride)
             .and_then(|start| start.checked_add(self.panels.checked_mul(LANES)?));
@@ -75,6 +82,19 @@ impl GemmI8Args<'_> {
         );
         assert!(acc.is_some_and(|end| end <= self.acc.len()), "sums end before their rows");
         assert!(self.rows == 1 || self.acc_stride >= self.panels * LANES, "rows of sums overlap");
+    }
+}
+
+/// [`GemmI8::run_lines`] by one call of [`GemmI8::run`] a line.
+pub fn each_line(run: fn(args: GemmI8Args<'_>), args: GemmI8Args<'_>, starts: &[usize]) {
+    for (index, &start) in starts.iter().enumerate() {
+        run(GemmI8Args {
+            act: &args.act[start..],
+            weights: &args.weights[index * args.groups * 4 * LANES..],
+            acc: args.acc,
+            accumulate: args.accumulate || index > 0,
+            ..args
+        });
     }
 }
 
@@ -143,7 +163,7 @@ impl GemmF16Args<'_> {
 }
 
 /// What happens to one row of totals before it is stored, in this order:
-/// `activation(total * weight_scale + bias) + residual`, the first as one fused multiply-add.
+/// `then(activation(total * weight_scale + bias) + residual)`, the first as one fused multiply-add.
 ///
 /// For integer sums `total = (acc - offset * sums) * scale`. Without `weight_scale` the first step is
 /// `total + bias`, without `bias` the missing summand is 0.
@@ -155,8 +175,10 @@ pub struct Finish<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied after the bias.
     pub activation: Option<Unary>,
-    /// Added last; as long as the output row.
+    /// Added; as long as the output row.
     pub residual: Option<Row<'a>>,
+    /// The op that follows: applied to what would be stored without it, so that its bits stay.
+    pub then: Option<Unary>,
 }
 
 impl Finish<'_> {
@@ -192,8 +214,10 @@ pub struct FinishTile<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied after the bias.
     pub activation: Option<Unary>,
-    /// Added last: `[rows, columns]`.
+    /// Added: `[rows, columns]`.
     pub residual: Option<Rows<'a>>,
+    /// The op that follows: applied to what would be stored without it, so that its bits stay.
+    pub then: Option<Unary>,
 }
 
 impl FinishTile<'_> {

@@ -32,7 +32,9 @@ mod x86_64;
 
 pub use attention::{ATTENTION_KEYS, Attention, Mask};
 pub use cpu::{KernelError, OVERRIDE};
-pub use gemm::{Finish, FinishTile, GemmF16, GemmF16Args, GemmI8, GemmI8Args, int8_scale};
+pub use gemm::{
+    Finish, FinishTile, GemmF16, GemmF16Args, GemmI8, GemmI8Args, each_line, int8_scale,
+};
 pub use moments::{Moments, group_scale_shift};
 pub use row::{LANES, Row, RowMut, Rows, RowsMut};
 pub use window::{Lines, ResizeRow};

@@ -371,7 +371,7 @@ impl Plan {
 
 /// The tasks of a graph, those whose results are kept first.
 fn tasks(graph: &Graph, options: &PlanOptions) -> Result<Tasks, PlanError> {
-    let mut tasks = Tasks::new(graph, options.binding)?;
+    let mut tasks = Tasks::new(graph, options.binding, options.segments.is_empty())?;
     if !options.recompute {
         let steady = steady::steady_tasks(graph, &tasks, &options.steady);
         steady::divide(&mut tasks, &steady);

@@ -5,7 +5,7 @@
 //! moments of each row (as rows come), their combination (once all rows are there) and the norm itself (row by
 //! row again).
 
-use crate::graph::{Binding, DType, Graph, Op, validate_bound};
+use crate::graph::{Binding, DType, Graph, Op, Unary, ValueId, validate_bound};
 
 use super::PlanError;
 use super::layout::Layout;
@@ -26,7 +26,7 @@ pub enum Pass {
 }
 
 /// One node, or one pass of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     /// Index into [`Graph::nodes`].
     pub node: usize,
@@ -36,6 +36,9 @@ pub struct Task {
     pub inputs: Vec<usize>,
     /// The slot that it writes.
     pub output: usize,
+    /// A later node that only this one feeds, done as results are stored: they are rounded as the value between
+    /// would be, so that no byte changes.
+    pub then: Option<Unary>,
 }
 
 /// Where the bytes of a slot come from.
@@ -64,12 +67,40 @@ pub struct Tasks {
     pub sources: Vec<Source>,
 }
 
+impl Task {
+    fn whole(node: usize, inputs: Vec<usize>, output: usize) -> Self {
+        Task { node, pass: Pass::Whole, inputs, output, then: None }
+    }
+}
+
+/// Whether a value ends in the one node that writes `output`, of the same form.
+fn ends(graph: &Graph, value: usize, layouts: &[Layout], output: usize) -> bool {
+    let is = |id: &ValueId| id.index() == value;
+    let readers = graph.nodes.iter().flat_map(|node| &node.inputs).filter(|id| is(id)).count();
+    readers == 1 && !graph.outputs.iter().any(is) && layouts[value] == layouts[output]
+}
+
+/// Whether a task's driver can apply a function as it stores, and has none yet to apply.
+fn stores_in_tiles(graph: &Graph, task: &Task) -> bool {
+    let op = &graph.nodes[task.node].op;
+    task.pass == Pass::Whole
+        && task.then.is_none()
+        && matches!(
+            op,
+            Op::MatmulI8 { .. }
+                | Op::MatmulF16 { .. }
+                | Op::ConvI8 { .. }
+                | Op::ConvF16 { .. }
+                | Op::Depthwise { .. }
+        )
+}
+
 impl Tasks {
-    /// Lowers a graph.
+    /// Lowers a graph; `join` lets a task do a function that follows it.
     ///
     /// # Errors
     /// [`PlanError::Graph`] if shapes do not fit the binding or each other; [`PlanError::Groups`].
-    pub fn new(graph: &Graph, binding: Binding) -> Result<Self, PlanError> {
+    pub fn new(graph: &Graph, binding: Binding, join: bool) -> Result<Self, PlanError> {
         let shapes = validate_bound(graph, binding)?;
         let mut layouts: Vec<Layout> = shapes
             .into_iter()
@@ -110,12 +141,29 @@ impl Tasks {
                     layouts.push(Layout::new(vec![rows, 2 * groups], DType::F32));
                     layouts.push(Layout::new(vec![samples, 2 * channels], DType::F32));
                     sources.extend([Source::Computed, Source::Computed]);
-                    let task = |pass, inputs, output| Task { node: index, pass, inputs, output };
+                    let task = |pass, inputs, output| Task {
+                        node: index,
+                        pass,
+                        inputs,
+                        output,
+                        then: None,
+                    };
                     tasks.push(task(Pass::Moments, inputs.clone(), moments));
                     tasks.push(task(Pass::Combine, vec![moments], moments + 1));
                     tasks.push(task(Pass::Normalise, vec![inputs[0], moments + 1], output));
                 }
-                _ => tasks.push(Task { node: index, pass: Pass::Whole, inputs, output }),
+                Op::Unary { function } if join && ends(graph, inputs[0], &layouts, output) => {
+                    let mut makers =
+                        tasks.iter_mut().filter(|task: &&mut Task| task.output == inputs[0]);
+                    match makers.next().filter(|task| stores_in_tiles(graph, task)) {
+                        Some(task) => {
+                            (task.output, task.then) = (output, Some(*function));
+                            sources[inputs[0]] = Source::Unused;
+                        }
+                        None => tasks.push(Task::whole(index, inputs, output)),
+                    }
+                }
+                _ => tasks.push(Task::whole(index, inputs, output)),
             }
         }
         Ok(Tasks { tasks, prologue: 0, layouts, sources })

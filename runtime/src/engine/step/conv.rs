@@ -17,6 +17,9 @@ use crate::plan::window_rows;
 
 use super::gemm::{PANELS_MAX, Place, Sums, TILE_VALUES, Tail, tile_panels, tile_vectors};
 
+/// Most kernel rows, as the graph's rules have it.
+const KERNEL_ROWS_MAX: usize = 256;
+
 /// Sizes of one convolution.
 struct Shape {
     height: usize,
@@ -210,36 +213,38 @@ impl Int8Tile<'_> {
         }
     }
 
-    /// Sums of one kernel row into `acc`.
+    /// Sums of some kernel rows into `acc`, the first of them on `input_row`.
     fn multiply(
         &mut self,
         input_row: usize,
-        kernel_row: usize,
+        kernel_rows: Range<usize>,
         cells: &Range<usize>,
         panels: &Range<usize>,
-        accumulate: bool,
     ) {
         let (lines, shape) = (&self.shape.lines, self.shape);
         let groups = shape.kernel_columns * lines.cell / PANEL_GROUP;
         let group_bytes = PANEL_OUTPUTS * PANEL_GROUP;
         let panel_bytes = shape.kernel_rows * groups * group_bytes;
         let act_stride = shape.right * lines.cell;
-        let at = shape.place(input_row) * lines.line_bytes + cells.start * act_stride;
-        let length = (cells.len() - 1) * act_stride + groups * PANEL_GROUP;
-        let start = panels.start * panel_bytes + kernel_row * groups * group_bytes;
-        let end = start + (panels.len() - 1) * panel_bytes + groups * group_bytes;
-        (self.cx.kernels.gemm_i8.run)(GemmI8Args {
-            act: self.cx.scratch(self.portion, at, length),
+        let mut starts = [0; KERNEL_ROWS_MAX];
+        for (index, start) in starts[..kernel_rows.len()].iter_mut().enumerate() {
+            let place = shape.place(input_row + index);
+            *start = place * lines.line_bytes + cells.start * act_stride;
+        }
+        let weights = panels.start * panel_bytes + kernel_rows.start * groups * group_bytes;
+        let args = GemmI8Args {
+            act: self.cx.scratch(self.portion, 0, lines.scales_at()),
             act_stride,
             rows: cells.len(),
-            weights: &self.panels[start..end],
+            weights: &self.panels[weights..],
             weights_stride: panel_bytes,
             panels: panels.len(),
             groups,
             acc: &mut self.acc.0,
             acc_stride: panels.len() * PANEL_OUTPUTS,
-            accumulate,
-        });
+            accumulate: false,
+        };
+        (self.cx.kernels.gemm_i8.run_lines)(args, &starts[..kernel_rows.len()]);
     }
 
     /// One scale a line: kernel rows are summed in f32.
@@ -252,7 +257,7 @@ impl Int8Tile<'_> {
         }
         for (index, kernel_row) in kernel_rows.enumerate() {
             let input_row = input_row + index;
-            self.multiply(input_row, kernel_row, &cells, panels, false);
+            self.multiply(input_row, kernel_row..kernel_row + 1, &cells, panels);
             let at = self.shape.lines.scales_at() + self.shape.place(input_row) * size_of::<f32>();
             let scale = self.cx.scratch::<f32>(self.portion, at, 1)[0];
             let sums = panel_sums(self.sums, self.tail.n, kernel_row, panels);
@@ -269,16 +274,17 @@ impl Int8Tile<'_> {
     fn by_tensor(&mut self, row: usize, cells: Range<usize>, panels: &Range<usize>, scale: f32) {
         let columns = panels.len() * PANEL_OUTPUTS;
         let (kernel_rows, input_row) = self.shape.kernel_rows(row);
-        if kernel_rows.is_empty() {
-            self.acc.0[..cells.len() * columns].fill(0);
-        }
         let mut sums = [0i32; PANELS_MAX * PANEL_OUTPUTS];
-        for (index, kernel_row) in kernel_rows.enumerate() {
-            self.multiply(input_row + index, kernel_row, &cells, panels, index > 0);
+        for kernel_row in kernel_rows.clone() {
             let part = panel_sums(self.sums, self.tail.n, kernel_row, panels);
             for (sum, part) in sums.iter_mut().zip(part) {
                 *sum += part;
             }
+        }
+        if kernel_rows.is_empty() {
+            self.acc.0[..cells.len() * columns].fill(0);
+        } else {
+            self.multiply(input_row, kernel_rows, &cells, panels);
         }
         let outputs = self.tail.outputs(panels);
         let scales = [scale; TILE_VALUES / PANEL_OUTPUTS];

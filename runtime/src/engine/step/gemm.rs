@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::graph::{DType, Epilogue};
+use crate::graph::{DType, Epilogue, Unary};
 use crate::kernel::{FinishTile, Row, Rows, RowsMut};
 use crate::pack::panel::PANEL_OUTPUTS;
 
@@ -40,6 +40,8 @@ pub(super) struct Tail<'a> {
     pub weight_scale: Option<&'a [f32]>,
     pub bias: Option<&'a [f32]>,
     pub epilogue: Epilogue,
+    /// The op that follows.
+    pub then: Option<Unary>,
     /// The node's last input.
     pub residual: Option<&'a View>,
     pub output: &'a View,
@@ -56,7 +58,7 @@ impl<'a> Tail<'a> {
         bias: Option<&'a [f32]>,
     ) -> Self {
         let residual = if epilogue.residual { work.inputs.last() } else { None };
-        Tail { weight_scale, bias, epilogue, residual, output: &work.output, n }
+        Tail { weight_scale, bias, epilogue, then: work.then, residual, output: &work.output, n }
     }
 
     /// Outputs of some panels.
@@ -156,6 +158,7 @@ impl<'a> Tail<'a> {
                 bias: self.bias.map(|bias| &bias[outputs.clone()]),
                 activation: self.epilogue.activation,
                 residual,
+                then: self.then,
             };
             let data = cx.part_mut(self.output, row, range);
             store(done, &tile, RowsMut { data, stride: self.n });

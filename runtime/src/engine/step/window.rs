@@ -25,8 +25,13 @@ pub(super) fn depthwise(
             }
             Row::F32(copy)
         });
-        let finish =
-            Finish { weight_scale: None, bias: None, activation: epilogue.activation, residual };
+        let finish = Finish {
+            weight_scale: None,
+            bias: None,
+            activation: epilogue.activation,
+            residual,
+            then: work.then,
+        };
         let all = 0..work.output.layout.row_len;
         (cx.kernels.finish_f32)(out, &finish, cx.part_mut(&work.output, row, all));
     });

@@ -3,11 +3,17 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::super::{GemmI8, GemmI8Args, LANES};
+use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 
 /// Up to 6 rows by 1 panel: 24 sums, 6 activations and a weight or two in 32 registers.
-pub const GEMM_I8: GemmI8 =
-    GemmI8 { name: "dotprod_gemm_i8_6x1", act_offset: 0, tile_rows: ROWS, tile_panels: 1, run };
+pub const GEMM_I8: GemmI8 = GemmI8 {
+    name: "dotprod_gemm_i8_6x1",
+    act_offset: 0,
+    tile_rows: ROWS,
+    tile_panels: 1,
+    run,
+    run_lines,
+};
 
 const ROWS: usize = 6;
 /// Bytes of one group of a panel.
@@ -18,9 +24,13 @@ fn run(args: GemmI8Args<'_>) {
     unsafe { enabled(args) }
 }
 
+fn run_lines(args: GemmI8Args<'_>, starts: &[usize]) {
+    each_line(run, args, starts);
+}
+
 #[target_feature(enable = "neon,dotprod")]
 fn enabled(mut args: GemmI8Args<'_>) {
-    args.check();
+    args.check(&[0]);
     // Tiles of nearly equal height.
     let tiles = args.rows.div_ceil(ROWS);
     for panel in 0..args.panels {

@@ -3,11 +3,17 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::super::{GemmI8, GemmI8Args, LANES};
+use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 
 /// Up to 3 pairs of rows by 1 panel: 24 sums, 3 activations, and two groups of weights zipped into one of pairs.
-pub const GEMM_I8: GemmI8 =
-    GemmI8 { name: "i8mm_gemm_i8_6x1", act_offset: 0, tile_rows: 6, tile_panels: 1, run };
+pub const GEMM_I8: GemmI8 = GemmI8 {
+    name: "i8mm_gemm_i8_6x1",
+    act_offset: 0,
+    tile_rows: 6,
+    tile_panels: 1,
+    run,
+    run_lines,
+};
 
 /// Bytes of one group of a panel.
 const LINE: usize = 64;
@@ -17,9 +23,13 @@ fn run(args: GemmI8Args<'_>) {
     unsafe { enabled(args) }
 }
 
+fn run_lines(args: GemmI8Args<'_>, starts: &[usize]) {
+    each_line(run, args, starts);
+}
+
 #[target_feature(enable = "neon,i8mm")]
 fn enabled(mut args: GemmI8Args<'_>) {
-    args.check();
+    args.check(&[0]);
     for panel in 0..args.panels {
         let mut row = 0;
         while row < args.rows {

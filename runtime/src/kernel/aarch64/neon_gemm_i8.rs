@@ -2,13 +2,19 @@
 
 use std::arch::aarch64::*;
 
-use super::super::{GemmI8, GemmI8Args, LANES};
+use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 
 /// Up to 2 rows by 1 panel: 16 sums of pairs in 32 registers.
 ///
 /// Values are at most 127, so two products are at most 32258 and 16 bits hold them.
-pub const GEMM_I8: GemmI8 =
-    GemmI8 { name: "neon_gemm_i8_2x1", act_offset: 0, tile_rows: 2, tile_panels: 1, run };
+pub const GEMM_I8: GemmI8 = GemmI8 {
+    name: "neon_gemm_i8_2x1",
+    act_offset: 0,
+    tile_rows: 2,
+    tile_panels: 1,
+    run,
+    run_lines,
+};
 
 /// Bytes of one group of a panel.
 const LINE: usize = 64;
@@ -18,9 +24,13 @@ fn run(args: GemmI8Args<'_>) {
     unsafe { enabled(args) }
 }
 
+fn run_lines(args: GemmI8Args<'_>, starts: &[usize]) {
+    each_line(run, args, starts);
+}
+
 #[target_feature(enable = "neon")]
 fn enabled(mut args: GemmI8Args<'_>) {
-    args.check();
+    args.check(&[0]);
     for panel in 0..args.panels {
         let mut row = 0;
         while row + 2 <= args.rows {

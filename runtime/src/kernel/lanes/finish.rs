@@ -1,8 +1,13 @@
 //! Epilogues of matrix products, in one pass.
+//!
+//! Tiles are walked by columns, so that factors stay in registers, four blocks of 16 together where there are as many:
+//! what a row's checks and branches cost is then shared by 64 values.
 
-use super::{Lanes, load_part, load_row, store_part, store_row, unary::apply};
+use super::{
+    Lanes, load_blocks, load_part, load_row, store_blocks, store_part, store_row, unary::apply,
+};
 use crate::graph::Unary;
-use crate::kernel::{Finish, FinishTile, LANES, RowMut, RowsMut};
+use crate::kernel::{Finish, FinishTile, LANES, Row, RowMut, Rows, RowsMut};
 
 /// Up to 16 values; lanes without one hold 0.
 #[inline(always)]
@@ -17,14 +22,28 @@ fn part(values: &[i32]) -> [i32; LANES] {
     }
 }
 
-/// What the activations' offset has added to up to 16 sums.
+/// What the activations' offset has added to the sums of `N` times 16 outputs, of which there may be fewer.
 #[inline(always)]
-fn excess(sums: &[i32], offset: i32) -> [i32; LANES] {
-    let mut excess = part(sums);
-    for sum in &mut excess {
-        *sum = sum.wrapping_mul(offset);
+fn excess<const N: usize>(sums: &[i32], offset: i32) -> [[i32; LANES]; N] {
+    let mut excess = [[0; LANES]; N];
+    for (block, sums) in excess.iter_mut().zip(sums.chunks(LANES)) {
+        *block = part(sums);
+        for sum in block {
+            *sum = sum.wrapping_mul(offset);
+        }
     }
     excess
+}
+
+/// Freed of the offset, `N` times 16 sums.
+#[inline(always)]
+fn exact<L: Lanes, const N: usize>(acc: &[i32], excess: &[[i32; LANES]; N]) -> [L; N] {
+    let acc = &acc[..N * LANES].as_chunks().0[..N];
+    let mut exact = [L::splat(0.0); N];
+    for ((exact, acc), excess) in exact.iter_mut().zip(acc).zip(excess) {
+        *exact = L::load_sums(acc, excess);
+    }
+    exact
 }
 
 /// See [`crate::kernel::Kernels::accumulate_i8`].
@@ -39,97 +58,138 @@ pub fn accumulate_i8<L: Lanes>(
 ) {
     assert!(acc.len() >= total.len(), "sums end before the totals");
     assert!(total.len().is_multiple_of(sums.len()), "totals are not whole rows of sums");
-    let (columns, rows) = (sums.len(), total.len() / sums.len());
-    let scale = L::splat(scale);
-    for start in (0..columns).step_by(LANES) {
-        let length = (columns - start).min(LANES);
-        let excess = excess(&sums[start..start + length], offset);
-        for row in 0..rows {
-            let at = row * columns + start;
-            let total = &mut total[at..at + length];
-            let exact = L::load_sums(&part(&acc[at..at + length]), &excess);
-            let before = if first { L::splat(0.0) } else { load_part(total, 0.0) };
-            store_part(exact.mul_add(scale, before), total);
-        }
+    let columns = sums.len();
+    let mut start = 0;
+    while start + 4 * LANES <= columns {
+        accumulate::<L, 4>(acc, sums, offset, scale, first, total, start);
+        start += 4 * LANES;
+    }
+    while start + LANES <= columns {
+        accumulate::<L, 1>(acc, sums, offset, scale, first, total, start);
+        start += LANES;
+    }
+    if start == columns {
+        return;
+    }
+    let [excess] = excess(&sums[start..], offset);
+    for at in (start..total.len()).step_by(columns) {
+        let total = &mut total[at..at + columns - start];
+        let exact = L::load_sums(&part(&acc[at..at + columns - start]), &excess);
+        let before = if first { L::splat(0.0) } else { load_part(total, 0.0) };
+        store_part(exact.mul_add(L::splat(scale), before), total);
     }
 }
 
-/// What the totals are multiplied by, and what is added, for values `start..end` (at most 16).
+/// `N` times 16 columns from `start` on.
 #[inline(always)]
-fn factors<L: Lanes>(
-    weight_scale: Option<&[f32]>,
-    bias: Option<&[f32]>,
-    start: usize,
-    end: usize,
-) -> (Option<L>, L) {
-    #[expect(clippy::manual_map, reason = "a closure is not compiled for the kernel's ISA")]
-    let scale = match weight_scale {
-        Some(scale) => Some(load_part(&scale[start..end], 0.0)),
-        None => None,
-    };
-    let bias = match bias {
-        Some(bias) => load_part(&bias[start..end], 0.0),
-        None => L::splat(0.0),
-    };
-    (scale, bias)
-}
-
-/// What follows the totals, but for the residual.
-#[inline(always)]
-fn affine<L: Lanes>(total: L, (scale, bias): (Option<L>, L), activation: Option<Unary>) -> L {
-    let value = match scale {
-        Some(scale) => total.mul_add(scale, bias),
-        None => total.add(bias),
-    };
-    match activation {
-        Some(function) => apply(function, value),
-        None => value,
-    }
-}
-
-/// What follows the totals, for values `start..end` (at most 16) of a row.
-#[inline(always)]
-fn finish<L: Lanes>(total: L, finish: &Finish<'_>, start: usize, end: usize, out: &mut RowMut<'_>) {
-    let factors = factors(finish.weight_scale, finish.bias, start, end);
-    let mut value = affine(total, factors, finish.activation);
-    if let Some(residual) = finish.residual {
-        value = value.add(load_row(residual, start, end));
-    }
-    store_row(value, out, start, end);
-}
-
-/// See [`crate::kernel::Kernels::finish_i8`].
-#[inline(always)]
-pub fn finish_i8<L: Lanes>(
+fn accumulate<L: Lanes, const N: usize>(
     acc: &[i32],
     sums: &[i32],
     offset: i32,
     scale: f32,
-    operands: &Finish<'_>,
-    mut out: RowMut<'_>,
+    first: bool,
+    total: &mut [f32],
+    start: usize,
 ) {
-    let length = out.len();
-    assert!(acc.len() >= length && sums.len() >= length, "sums end before the row");
-    operands.check(length);
+    let excess = excess::<N>(&sums[start..start + N * LANES], offset);
     let scale = L::splat(scale);
-    for start in (0..length).step_by(LANES) {
-        let end = (start + LANES).min(length);
-        let excess = excess(&sums[start..end], offset);
-        let total = L::load_sums(&part(&acc[start..end]), &excess).mul(scale);
-        finish(total, operands, start, end, &mut out);
+    for at in (start..total.len()).step_by(sums.len()) {
+        let exact: [L; N] = exact(&acc[at..], &excess);
+        let total = &mut total[at..at + N * LANES].as_chunks_mut().0[..N];
+        for (exact, total) in exact.into_iter().zip(total) {
+            let before = if first { L::splat(0.0) } else { L::load(total) };
+            exact.mul_add(scale, before).store(total);
+        }
     }
 }
 
-/// See [`crate::kernel::Kernels::finish_f32`].
+/// What totals are multiplied by, and what is added, for `N` times 16 outputs, of which there may be fewer.
+#[derive(Clone, Copy)]
+struct Factors<L, const N: usize> {
+    scale: Option<[L; N]>,
+    bias: [L; N],
+}
+
 #[inline(always)]
-pub fn finish_f32<L: Lanes>(total: &[f32], operands: &Finish<'_>, mut out: RowMut<'_>) {
-    let length = out.len();
-    assert!(total.len() >= length, "totals end before the row");
-    operands.check(length);
-    for start in (0..length).step_by(LANES) {
-        let end = (start + LANES).min(length);
-        finish(load_part::<L>(&total[start..end], 0.0), operands, start, end, &mut out);
+fn factors<L: Lanes, const N: usize>(
+    tile: &FinishTile<'_>,
+    start: usize,
+    end: usize,
+) -> Factors<L, N> {
+    let mut factors = Factors { scale: None, bias: [L::splat(0.0); N] };
+    if let Some(values) = tile.weight_scale {
+        let mut scale = [L::splat(0.0); N];
+        for (scale, values) in scale.iter_mut().zip(values[start..end].chunks(LANES)) {
+            *scale = load_part(values, 0.0);
+        }
+        factors.scale = Some(scale);
     }
+    if let Some(values) = tile.bias {
+        for (bias, values) in factors.bias.iter_mut().zip(values[start..end].chunks(LANES)) {
+            *bias = load_part(values, 0.0);
+        }
+    }
+    factors
+}
+
+/// What follows the totals, but for the residual.
+#[inline(always)]
+fn affine<L: Lanes, const N: usize>(
+    mut values: [L; N],
+    factors: &Factors<L, N>,
+    activation: Option<Unary>,
+) -> [L; N] {
+    match &factors.scale {
+        Some(scale) => {
+            for ((value, scale), bias) in values.iter_mut().zip(scale).zip(&factors.bias) {
+                *value = value.mul_add(*scale, *bias);
+            }
+        }
+        None => {
+            for (value, bias) in values.iter_mut().zip(&factors.bias) {
+                *value = value.add(*bias);
+            }
+        }
+    }
+    activate(values, activation)
+}
+
+#[inline(always)]
+fn activate<L: Lanes, const N: usize>(mut values: [L; N], activation: Option<Unary>) -> [L; N] {
+    match activation {
+        None => {}
+        // So short that a branch for each block would show.
+        Some(Unary::Relu) => {
+            for value in &mut values {
+                *value = value.max(L::splat(0.0));
+            }
+        }
+        Some(function) => {
+            for value in &mut values {
+                *value = apply(function, *value);
+            }
+        }
+    }
+    values
+}
+
+/// The columns of a tile in blocks: `N` times 16 outputs from `start` on, or fewer.
+macro_rules! by_columns {
+    ($tile:expr, $blocks:ident, $rest:ident, ($($arg:expr),*)) => {
+        let columns = $tile.columns;
+        let mut start = 0;
+        while start + 4 * LANES <= columns {
+            $blocks::<L, 4>($($arg,)* start);
+            start += 4 * LANES;
+        }
+        while start + LANES <= columns {
+            $blocks::<L, 1>($($arg,)* start);
+            start += LANES;
+        }
+        if start < columns {
+            $rest::<L>($($arg,)* start);
+        }
+    };
 }
 
 /// See [`crate::kernel::Kernels::finish_tile_i8`].
@@ -145,16 +205,50 @@ pub fn finish_tile_i8<L: Lanes>(
     assert_eq!(scales.len(), tile.rows, "a scale is missing or too many");
     assert!(sums.len() >= tile.columns && tile.stride >= tile.columns, "sums end before the row");
     tile.check(acc.len(), &out);
-    for start in (0..tile.columns).step_by(LANES) {
-        let end = (start + LANES).min(tile.columns);
-        let excess = excess(&sums[start..end], offset);
-        let factors = factors(tile.weight_scale, tile.bias, start, end);
-        for (row, &scale) in scales.iter().enumerate() {
-            let at = row * tile.stride;
-            let exact = L::load_sums(&part(&acc[at + start..at + end]), &excess);
-            let value = affine(exact.mul(L::splat(scale)), factors, tile.activation);
-            finish_cell(value, tile, row, start, end, &mut out);
+    by_columns!(tile, blocks_i8, rest_i8, (acc, sums, offset, scales, tile, &mut out));
+}
+
+#[inline(always)]
+fn blocks_i8<L: Lanes, const N: usize>(
+    acc: &[i32],
+    sums: &[i32],
+    offset: i32,
+    scales: &[f32],
+    tile: &FinishTile<'_>,
+    out: &mut RowsMut<'_>,
+    start: usize,
+) {
+    let end = start + N * LANES;
+    let excess = excess::<N>(&sums[start..end], offset);
+    let factors = factors::<L, N>(tile, start, end);
+    for (row, &scale) in scales.iter().enumerate() {
+        let mut values: [L; N] = exact(&acc[row * tile.stride + start..], &excess);
+        for value in &mut values {
+            *value = value.mul(L::splat(scale));
         }
+        let values = affine(values, &factors, tile.activation);
+        finish_blocks(values, tile, row, start, out);
+    }
+}
+
+#[inline(always)]
+fn rest_i8<L: Lanes>(
+    acc: &[i32],
+    sums: &[i32],
+    offset: i32,
+    scales: &[f32],
+    tile: &FinishTile<'_>,
+    out: &mut RowsMut<'_>,
+    start: usize,
+) {
+    let end = tile.columns;
+    let [excess] = excess(&sums[start..end], offset);
+    let factors = factors::<L, 1>(tile, start, end);
+    for (row, &scale) in scales.iter().enumerate() {
+        let at = row * tile.stride;
+        let exact = L::load_sums(&part(&acc[at + start..at + end]), &excess);
+        let [value] = affine([exact.mul(L::splat(scale))], &factors, tile.activation);
+        finish_rest(value, tile, row, start, out);
     }
 }
 
@@ -162,32 +256,119 @@ pub fn finish_tile_i8<L: Lanes>(
 #[inline(always)]
 pub fn finish_tile_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, mut out: RowsMut<'_>) {
     tile.check(total.len(), &out);
-    for start in (0..tile.columns).step_by(LANES) {
-        let end = (start + LANES).min(tile.columns);
-        let factors = factors::<L>(tile.weight_scale, tile.bias, start, end);
-        for row in 0..tile.rows {
-            let at = row * tile.stride;
-            let total = load_part(&total[at + start..at + end], 0.0);
-            let value = affine(total, factors, tile.activation);
-            finish_cell(value, tile, row, start, end, &mut out);
-        }
+    by_columns!(tile, blocks_f32, rest_f32, (total, tile, &mut out));
+}
+
+#[inline(always)]
+fn blocks_f32<L: Lanes, const N: usize>(
+    total: &[f32],
+    tile: &FinishTile<'_>,
+    out: &mut RowsMut<'_>,
+    start: usize,
+) {
+    let factors = factors::<L, N>(tile, start, start + N * LANES);
+    for row in 0..tile.rows {
+        let values = load_blocks(Row::F32(total), row * tile.stride + start);
+        let values: [L; N] = affine(values, &factors, tile.activation);
+        finish_blocks(values, tile, row, start, out);
     }
 }
 
-/// Adds the residual and stores.
 #[inline(always)]
-fn finish_cell<L: Lanes>(
+fn rest_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, out: &mut RowsMut<'_>, start: usize) {
+    let end = tile.columns;
+    let factors = factors::<L, 1>(tile, start, end);
+    for row in 0..tile.rows {
+        let at = row * tile.stride;
+        let total = load_part(&total[at + start..at + end], 0.0);
+        let [value] = affine([total], &factors, tile.activation);
+        finish_rest(value, tile, row, start, out);
+    }
+}
+
+/// Adds the residual, applies what follows it and stores.
+#[inline(always)]
+fn finish_blocks<L: Lanes, const N: usize>(
+    mut values: [L; N],
+    tile: &FinishTile<'_>,
+    row: usize,
+    start: usize,
+    out: &mut RowsMut<'_>,
+) {
+    if let Some(residual) = &tile.residual {
+        let residual: [L; N] = load_blocks(residual.data, row * residual.stride + start);
+        for (value, residual) in values.iter_mut().zip(residual) {
+            *value = value.add(residual);
+        }
+    }
+    if tile.then.is_some() {
+        if let RowMut::F16(_) = out.data {
+            for value in &mut values {
+                *value = value.round_f16();
+            }
+        }
+        values = activate(values, tile.then);
+    }
+    store_blocks(values, &mut out.data, row * out.stride + start);
+}
+
+#[inline(always)]
+fn finish_rest<L: Lanes>(
     mut value: L,
     tile: &FinishTile<'_>,
     row: usize,
     start: usize,
-    end: usize,
     out: &mut RowsMut<'_>,
 ) {
+    let end = tile.columns;
     if let Some(residual) = &tile.residual {
         let at = row * residual.stride;
         value = value.add(load_row(residual.data, at + start, at + end));
     }
+    if tile.then.is_some() {
+        if let RowMut::F16(_) = out.data {
+            value = value.round_f16();
+        }
+        [value] = activate([value], tile.then);
+    }
     let at = row * out.stride;
     store_row(value, &mut out.data, at + start, at + end);
+}
+
+/// A row as a tile.
+#[inline(always)]
+fn tile_of<'a>(finish: &Finish<'a>, columns: usize) -> FinishTile<'a> {
+    let Finish { weight_scale, bias, activation, residual, then } = *finish;
+    #[expect(clippy::manual_map, reason = "a closure is not compiled for the kernel's ISA")]
+    let residual = match residual {
+        Some(data) => Some(Rows { data, stride: columns }),
+        None => None,
+    };
+    FinishTile { rows: 1, columns, stride: columns, weight_scale, bias, activation, residual, then }
+}
+
+/// See [`crate::kernel::Kernels::finish_i8`].
+#[inline(always)]
+pub fn finish_i8<L: Lanes>(
+    acc: &[i32],
+    sums: &[i32],
+    offset: i32,
+    scale: f32,
+    finish: &Finish<'_>,
+    out: RowMut<'_>,
+) {
+    let length = out.len();
+    assert!(acc.len() >= length && sums.len() >= length, "sums end before the row");
+    finish.check(length);
+    let out = RowsMut { data: out, stride: length };
+    finish_tile_i8::<L>(acc, sums, offset, &[scale], &tile_of(finish, length), out);
+}
+
+/// See [`crate::kernel::Kernels::finish_f32`].
+#[inline(always)]
+pub fn finish_f32<L: Lanes>(total: &[f32], finish: &Finish<'_>, out: RowMut<'_>) {
+    let length = out.len();
+    assert!(total.len() >= length, "totals end before the row");
+    finish.check(length);
+    finish_tile_f32::<L>(total, &tile_of(finish, length), RowsMut { data: out, stride: length });
 }

@@ -79,6 +79,21 @@ pub(super) trait Lanes: Copy {
     fn scale_by_power(self, n: Self) -> Self;
     /// `round_half_even(self) + offset` of values in -127..=127.
     fn store_bytes(self, offset: u8, dst: &mut [u8; LANES]);
+    /// Rounded to f16, to nearest even, and widened again.
+    #[inline(always)]
+    fn round_f16(self) -> Self {
+        let mut halves = [f16::ZERO; LANES];
+        self.store_f16(&mut halves);
+        Self::load_f16(&halves)
+    }
+    /// `round_half_even(clamp(value * inverse, -127, 127)) + offset`; a not-a-number gives -127.
+    #[inline(always)]
+    fn quantise_four(values: [Self; 4], inverse: Self, offset: u8, dst: &mut [[u8; LANES]; 4]) {
+        let (low, high) = (Self::splat(-127.0), Self::splat(127.0));
+        for (value, dst) in values.into_iter().zip(dst) {
+            value.mul(inverse).max(low).min(high).store_bytes(offset, dst);
+        }
+    }
     /// Turns rows into columns.
     fn transpose(block: &mut [Self; LANES]);
 }
@@ -152,6 +167,48 @@ fn store_row<L: Lanes>(value: L, row: &mut RowMut<'_>, start: usize, end: usize)
     match row {
         RowMut::F16(values) => store_f16_part(value, &mut values[start..end]),
         RowMut::F32(values) => store_part(value, &mut values[start..end]),
+    }
+}
+
+/// `N` times 16 values from `start` on.
+///
+/// One check of bounds for all, where a loop over parts would have one each.
+#[inline(always)]
+fn load_blocks<L: Lanes, const N: usize>(row: Row<'_>, start: usize) -> [L; N] {
+    let mut blocks = [L::splat(0.0); N];
+    match row {
+        Row::F16(values) => {
+            let values = &values[start..start + N * LANES].as_chunks().0[..N];
+            for (block, values) in blocks.iter_mut().zip(values) {
+                *block = L::load_f16(values);
+            }
+        }
+        Row::F32(values) => {
+            let values = &values[start..start + N * LANES].as_chunks().0[..N];
+            for (block, values) in blocks.iter_mut().zip(values) {
+                *block = L::load(values);
+            }
+        }
+    }
+    blocks
+}
+
+/// Stores `N` times 16 values from `start` on.
+#[inline(always)]
+fn store_blocks<L: Lanes, const N: usize>(blocks: [L; N], row: &mut RowMut<'_>, start: usize) {
+    match row {
+        RowMut::F16(values) => {
+            let values = &mut values[start..start + N * LANES].as_chunks_mut().0[..N];
+            for (block, values) in blocks.into_iter().zip(values) {
+                block.store_f16(values);
+            }
+        }
+        RowMut::F32(values) => {
+            let values = &mut values[start..start + N * LANES].as_chunks_mut().0[..N];
+            for (block, values) in blocks.into_iter().zip(values) {
+                block.store(values);
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sums, maxima and moments.
 
-use super::{Lanes, load_part, load_row, store_part, to_array};
+use super::{Lanes, load_blocks, load_part, load_row, store_part, to_array};
 use crate::kernel::{LANES, Moments, Row, reference::tree_sum};
+use half::f16;
 
 /// See [`crate::kernel::Kernels::sum`].
 #[inline(always)]
@@ -38,15 +39,49 @@ fn largest(lanes: [f32; LANES]) -> f32 {
 /// See [`crate::kernel::Kernels::max_abs`].
 #[inline(always)]
 pub fn max_abs<L: Lanes>(values: Row<'_>) -> f32 {
+    if let Row::F16(halves) = values
+        && let Some(largest) = max_abs_of_bits(halves)
+    {
+        return largest;
+    }
     let mut lanes = [L::splat(0.0); 4];
-    for start in (0..values.len()).step_by(4 * LANES) {
-        for (part, lanes) in lanes.iter_mut().enumerate() {
-            let start = (start + part * LANES).min(values.len());
-            let end = (start + LANES).min(values.len());
-            *lanes = load_row::<L>(values, start, end).abs().max(*lanes);
+    let mut start = 0;
+    while start + 4 * LANES <= values.len() {
+        let blocks: [L; 4] = load_blocks(values, start);
+        for (lanes, block) in lanes.iter_mut().zip(blocks) {
+            *lanes = block.abs().max(*lanes);
         }
+        start += 4 * LANES;
+    }
+    while start < values.len() {
+        let end = (start + LANES).min(values.len());
+        lanes[0] = load_row::<L>(values, start, end).abs().max(lanes[0]);
+        start = end;
     }
     largest(to_array(lanes[0].max(lanes[1]).max(lanes[2].max(lanes[3]))))
+}
+
+/// Without their sign, halves are ordered as their bits are. Nothing if one of them is a not-a-number.
+#[inline(always)]
+fn max_abs_of_bits(values: &[f16]) -> Option<f32> {
+    const SIGN: u16 = 0x8000;
+    const INFINITY: u16 = 0x7c00;
+    const WIDE: usize = 4 * LANES;
+    let bits: &[u16] = bytemuck::cast_slice(values);
+    let (blocks, rest) = bits.as_chunks::<WIDE>();
+    let mut lanes = [0u16; WIDE];
+    for block in blocks {
+        for (lane, &bits) in lanes.iter_mut().zip(block) {
+            let bits = bits & !SIGN;
+            *lane = if bits > *lane { bits } else { *lane };
+        }
+    }
+    let mut largest = 0;
+    for &bits in rest.iter().chain(&lanes) {
+        let bits = bits & !SIGN;
+        largest = if bits > largest { bits } else { largest };
+    }
+    (largest <= INFINITY).then(|| f16::from_bits(largest).to_f32_const())
 }
 
 /// See [`crate::kernel::Kernels::max`].

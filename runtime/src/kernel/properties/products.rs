@@ -12,21 +12,23 @@ pub fn gemm_i8(table: &Kernels) {
     let gemm = table.gemm_i8;
     let rows =
         prop::sample::select(vec![1usize, 2, 3, 4, 5, 7, 11, 12, 13, 16, 25, 31, 32, 33, 40, 70]);
-    over!(200, |(rows in rows, panels in 1usize..6, groups in 0usize..40, tight in any::<bool>(),
-                 extreme in any::<bool>(), accumulate in any::<bool>(), seed in any::<u64>())| {
+    over!(200, |(rows in rows, panels in 1usize..6, groups in 0usize..40, lines in 1usize..4,
+                 tight in any::<bool>(), extreme in any::<bool>(), accumulate in any::<bool>(),
+                 seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         // Overlapping rows, or rows with a gap; panels with groups that this call leaves out.
         let act_stride = if tight { 4 } else { 4 * groups + 8 };
-        let weights_stride = 64 * (groups + 3);
+        let weights_stride = 64 * (groups * lines + 3);
         let acc_stride = panels * 16 + 16 * (seed % 2) as usize;
+        let starts: Vec<usize> = (0..lines).map(|_| (draw.bits() % 300) as usize).collect();
         let mut int8 = || if extreme { 127 * (1 - 2 * (draw.bits() % 2) as i8) } else { draw.int8() };
-        let act: Vec<u8> = (0..(rows - 1) * act_stride + 4 * groups)
+        let act: Vec<u8> = (0..300 + (rows - 1) * act_stride + 4 * groups)
             .map(|_| (int8() as u8).wrapping_add(gemm.act_offset))
             .collect();
         let weights: Vec<i8> = (0..panels * weights_stride).map(|_| int8()).collect();
         let before: Vec<i32> =
             (0..rows * acc_stride).map(|_| draw.bits() as i32 >> 8).collect();
-        let run = |gemm: fn(GemmI8Args<'_>)| {
+        let run = |gemm: &dyn Fn(GemmI8Args<'_>)| {
             let mut acc = before.clone();
             gemm(GemmI8Args {
                 act: &act, act_stride, rows, weights: &weights, weights_stride, panels, groups,
@@ -34,16 +36,20 @@ pub fn gemm_i8(table: &Kernels) {
             });
             acc
         };
-        let expected = match gemm.act_offset {
-            0 => run(reference::gemm_signed),
-            _ => run(reference::gemm_unsigned),
-        };
-        assert_eq!(run(gemm.run), expected);
+        let signed = gemm.act_offset == 0;
+        let of_one = if signed { reference::gemm_signed } else { reference::gemm_unsigned };
+        assert_eq!(run(&gemm.run), run(&of_one));
+        let of_lines =
+            if signed { reference::gemm_signed_lines } else { reference::gemm_unsigned_lines };
+        assert_eq!(
+            run(&|args| (gemm.run_lines)(args, &starts)),
+            run(&|args| of_lines(args, &starts))
+        );
     });
 }
 
 pub fn epilogues(table: &Kernels) {
-    over!(300, |(length in 1usize..70, which in 0usize..24, scaled in any::<bool>(), biased in any::<bool>(),
+    over!(300, |(length in 1usize..70, which in 0usize..24, then in 0usize..48, scaled in any::<bool>(), biased in any::<bool>(),
                  residual in 0usize..3, first in any::<bool>(), seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         let padded = length.div_ceil(16) * 16;
@@ -57,6 +63,7 @@ pub fn epilogues(table: &Kernels) {
             bias: biased.then_some(&bias[..]),
             activation: FUNCTIONS.get(which).copied(),
             residual: (residual > 0).then(|| stored.row()),
+            then: FUNCTIONS.get(then).copied(),
         };
         let scale = draw.float(1e-5);
 
@@ -85,7 +92,7 @@ pub fn epilogues(table: &Kernels) {
 }
 
 pub fn tiles(table: &Kernels) {
-    over!(200, |(rows in 0usize..20, columns in 1usize..40, which in 0usize..24, scaled in any::<bool>(),
+    over!(200, |(rows in 0usize..20, columns in 1usize..150, which in 0usize..24, then in 0usize..48, scaled in any::<bool>(),
                  biased in any::<bool>(), residual in 0usize..3, first in any::<bool>(), seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         let stride = columns.div_ceil(16) * 16;
@@ -102,6 +109,7 @@ pub fn tiles(table: &Kernels) {
             bias: biased.then_some(&bias[..]),
             activation: FUNCTIONS.get(which).copied(),
             residual: (residual > 0).then(|| Rows { data: stored.row(), stride: columns + 1 }),
+            then: FUNCTIONS.get(then).copied(),
         };
         let scales = draw.floats(rows, 1e-5);
 

@@ -36,8 +36,16 @@ fn store(index: usize, total: f32, finish: &Finish<'_>, out: &mut RowMut<'_>) {
         value += residual.get(index);
     }
     match out {
-        RowMut::F16(out) => out[index] = f16::from_f32_const(value),
-        RowMut::F32(out) => out[index] = value,
+        RowMut::F16(out) => {
+            let mut stored = f16::from_f32_const(value);
+            if let Some(function) = finish.then {
+                stored = f16::from_f32_const(apply(function, stored.to_f32_const()));
+            }
+            out[index] = stored;
+        }
+        RowMut::F32(out) => {
+            out[index] = finish.then.map_or(value, |function| apply(function, value))
+        }
     }
 }
 
@@ -74,6 +82,7 @@ fn row_of<'a>(tile: &FinishTile<'a>, row: usize) -> Finish<'a> {
         bias: tile.bias,
         activation: tile.activation,
         residual: tile.residual.map(|residual| residual.row(row, tile.columns)),
+        then: tile.then,
     }
 }
 

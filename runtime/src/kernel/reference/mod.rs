@@ -19,7 +19,7 @@ mod resize;
 mod softmax;
 mod unary;
 
-pub use gemm_i8::{gemm_signed, gemm_unsigned};
+pub use gemm_i8::{gemm_signed, gemm_signed_lines, gemm_unsigned, gemm_unsigned_lines};
 pub use math::{cos, erf, exp, sin, tanh};
 pub use reduce::tree_sum;
 
@@ -50,6 +50,7 @@ pub const KERNELS: Kernels = Kernels {
         tile_rows: 1,
         tile_panels: 1,
         run: gemm_i8::gemm_signed,
+        run_lines: gemm_i8::gemm_signed_lines,
     },
     accumulate_i8: finish::accumulate_i8,
     finish_i8: finish::finish_i8,

@@ -6,8 +6,9 @@
 //! depends on who else uses them on this thread, and a thread that waits carries no tile state.
 
 use std::arch::asm;
+use std::mem::offset_of;
 
-use super::super::{GemmI8, GemmI8Args, LANES};
+use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 use super::avx512_gemm_i8;
 
 /// Two tiles of rows by 2 panels, or one by 4: four tiles of sums, whose chains hide the multiplier's latency.
@@ -17,6 +18,7 @@ pub const GEMM_I8: GemmI8 = GemmI8 {
     tile_rows: 2 * TILE_ROWS,
     tile_panels: 4,
     run,
+    run_lines,
 };
 
 /// Rows of a tile register.
@@ -99,13 +101,21 @@ fn steps(groups: usize) -> (usize, usize) {
     }
 }
 
-fn run(mut args: GemmI8Args<'_>) {
-    args.check();
-    let work = args.rows * args.panels * args.groups;
+fn run(args: GemmI8Args<'_>) {
+    run_lines(args, &[0]);
+}
+
+fn run_lines(mut args: GemmI8Args<'_>, starts: &[usize]) {
+    args.check(starts);
+    let work = args.rows * args.panels * args.groups * starts.len();
     if args.rows < ROWS_MIN || work < PRODUCTS_MIN * TILE_ROWS * TILE_GROUPS {
-        return (avx512_gemm_i8::GEMM_I8.run)(args);
+        return (avx512_gemm_i8::GEMM_I8.run_lines)(args, starts);
     }
     let (groups, steps) = steps(args.groups);
+    let done = groups * steps;
+    if done < args.groups && starts.len() > 1 {
+        return each_line(run, args, starts);
+    }
     let blocks = args.rows.div_ceil(2 * TILE_ROWS);
     let mut configured = None;
     let mut row = 0;
@@ -121,7 +131,7 @@ fn run(mut args: GemmI8Args<'_>) {
         let mut panel = 0;
         while panel < args.panels {
             let left = args.panels - panel;
-            let block = Block::new(&mut args, &shape, steps, row, panel);
+            let block = Block::new(&mut args, starts, &shape, steps, row, panel);
             panel += match (shape.rows[1], left) {
                 (0, 4..) => block.one_by_four(),
                 (0, 2..) => block.one_by_two(),
@@ -133,10 +143,9 @@ fn run(mut args: GemmI8Args<'_>) {
         row = end;
     }
     release();
-    let done = groups * steps;
     if done < args.groups {
         (avx512_gemm_i8::GEMM_I8.run)(GemmI8Args {
-            act: &args.act[4 * done..],
+            act: &args.act[starts[0] + 4 * done..],
             weights: &args.weights[LINE * done..],
             groups: args.groups - done,
             accumulate: true,
@@ -145,25 +154,32 @@ fn run(mut args: GemmI8Args<'_>) {
     }
 }
 
-/// Addresses and strides of one block.
-struct Block {
-    /// The first row's activations, and those of the first row of the second tile.
-    act: [*const u8; 2],
-    act_stride: usize,
+/// Addresses and strides of one block; its loop reads some of them here.
+#[repr(C)]
+struct Block<'a> {
+    /// The first row's activations, before a line's start is added.
+    act: *const u8,
+    /// Bytes from there to those of the first row of the second tile; the loop finds it behind `act`.
+    act_second: usize,
     /// Bytes that a step moves on in each row.
     act_step: usize,
-    weights: *const i8,
-    weights_stride: usize,
     /// Bytes that a step moves on in each panel.
     weights_step: usize,
+    /// Of each line.
+    steps: usize,
+    starts_end: *const usize,
+    /// Not 0 if tiles of sums are loaded.
+    accumulate: usize,
+    starts: &'a [usize],
+    act_stride: usize,
+    weights: *const i8,
+    weights_stride: usize,
     /// Sums of the first row, and of the first row of the second tile.
     acc: [*mut i32; 2],
     acc_stride_bytes: usize,
-    steps: usize,
-    accumulate: bool,
 }
 
-/// The loop of a block: clears or loads its tiles of sums, adds all steps to them, stores them.
+/// The loop of a block: clears or loads its tiles of sums, adds all steps of all lines to them, stores them.
 ///
 /// Operands: `a0`, `a1` rows of activations, `b0`.. panels, `c0`, `c1` rows of sums; the sums of a row's next panel
 /// are 64 bytes on.
@@ -171,35 +187,49 @@ macro_rules! block {
     (
         $block:expr;
         load $($load:literal)*;
+        line $($line:literal)*;
         step $($step:literal)*;
         store $($store:literal)*;
         $($name:ident = $value:expr),*
     ) => {{
-        let block: &Block = $block;
-        // SAFETY: the tiles are configured for the block's shape, and `GemmI8Args::check` has asserted that every
-        // row of activations, group of a panel and row of sums that they cover lies inside its slice, of which the
-        // sums' is borrowed exclusively.
+        let block: &Block<'_> = $block;
+        // SAFETY: the tiles are configured for the block's shape, there is a line at least and a step in each, and
+        // `GemmI8Args::check` has asserted that every row of activations, group of a panel and row of sums that they
+        // cover lies inside its slice, of which the sums' is borrowed exclusively.
         unsafe {
             asm!(
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                "test {accumulate:e}, {accumulate:e}",
-                "jz 2f",
+                "cmp qword ptr [{block} + {accumulate}], 0",
+                "je 2f",
                 $($load,)*
                 "2:",
+                "mov {a0}, [{starts}]",
+                "add {a0}, [{block} + {act}]",
+                $($line,)*
+                "mov {steps}, [{block} + {steps_of_line}]",
+                "3:",
                 $($step,)*
-                "add {a0}, {act_step}",
+                "add {a0}, [{block} + {act_step}]",
                 "dec {steps}",
-                "jnz 2b",
+                "jnz 3b",
+                "add {starts}, 8",
+                "cmp {starts}, [{block} + {starts_end}]",
+                "jne 2b",
                 $($store,)*
-                a0 = inout(reg) block.act[0] => _,
+                block = in(reg) block,
+                act = const offset_of!(Block<'_>, act),
+                act_step = const offset_of!(Block<'_>, act_step),
+                weights_step = const offset_of!(Block<'_>, weights_step),
+                steps_of_line = const offset_of!(Block<'_>, steps),
+                starts_end = const offset_of!(Block<'_>, starts_end),
+                accumulate = const offset_of!(Block<'_>, accumulate),
+                starts = inout(reg) block.starts.as_ptr() => _,
+                a0 = out(reg) _,
                 act_stride = in(reg) block.act_stride,
-                act_step = in(reg) block.act_step,
-                weights_step = in(reg) block.weights_step,
                 line = in(reg) LINE,
                 c0 = in(reg) block.acc[0],
                 acc_stride = in(reg) block.acc_stride_bytes,
-                steps = inout(reg) block.steps => _,
-                accumulate = in(reg) u32::from(block.accumulate),
+                steps = out(reg) _,
                 $($name = inout(reg) $value => _,)*
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -209,28 +239,31 @@ macro_rules! block {
     }};
 }
 
-impl Block {
+impl<'a> Block<'a> {
     fn new(
         args: &mut GemmI8Args<'_>,
+        starts: &'a [usize],
         shape: &Shape,
         steps: usize,
         row: usize,
         panel: usize,
     ) -> Self {
         // `wrapping_add` only computes addresses.
-        let act = args.act.as_ptr().wrapping_add(row * args.act_stride);
         let acc = args.acc.as_mut_ptr().wrapping_add(row * args.acc_stride + panel * LANES);
         Block {
-            act: [act, act.wrapping_add(shape.rows[0] * args.act_stride)],
-            act_stride: args.act_stride,
+            act: args.act.as_ptr().wrapping_add(row * args.act_stride),
+            act_second: shape.rows[0] * args.act_stride,
             act_step: 4 * shape.groups,
+            weights_step: LINE * shape.groups,
+            steps,
+            starts_end: starts.as_ptr_range().end,
+            accumulate: args.accumulate.into(),
+            starts,
+            act_stride: args.act_stride,
             weights: args.weights.as_ptr().wrapping_add(panel * args.weights_stride),
             weights_stride: args.weights_stride,
-            weights_step: LINE * shape.groups,
             acc: [acc, acc.wrapping_add(shape.rows[0] * args.acc_stride)],
             acc_stride_bytes: args.acc_stride * size_of::<i32>(),
-            steps,
-            accumulate: args.accumulate,
         }
     }
 
@@ -243,14 +276,15 @@ impl Block {
             self;
             load "tileloadd tmm0, [{c0} + {acc_stride}]" "tileloadd tmm1, [{c0} + {acc_stride} + 64]"
                 "tileloadd tmm2, [{c1} + {acc_stride}]" "tileloadd tmm3, [{c1} + {acc_stride} + 64]";
+            line "mov {a1}, {a0}" "add {a1}, [{block} + {act} + 8]";
             step "tileloadd tmm4, [{a0} + {act_stride}]" "tileloadd tmm6, [{b0} + {line}]"
                 "tileloadd tmm7, [{b1} + {line}]" "tileloadd tmm5, [{a1} + {act_stride}]"
                 "tdpbusd tmm0, tmm4, tmm6" "tdpbusd tmm1, tmm4, tmm7"
                 "tdpbusd tmm2, tmm5, tmm6" "tdpbusd tmm3, tmm5, tmm7"
-                "add {a1}, {act_step}" "add {b0}, {weights_step}" "add {b1}, {weights_step}";
+                "add {a1}, [{block} + {act_step}]" "add {b0}, [{block} + {weights_step}]" "add {b1}, [{block} + {weights_step}]";
             store "tilestored [{c0} + {acc_stride}], tmm0" "tilestored [{c0} + {acc_stride} + 64], tmm1"
                 "tilestored [{c1} + {acc_stride}], tmm2" "tilestored [{c1} + {acc_stride} + 64], tmm3";
-            a1 = self.act[1], b0 = self.panel(0), b1 = self.panel(1), c1 = self.acc[1]
+            a1 = self.act, b0 = self.panel(0), b1 = self.panel(1), c1 = self.acc[1]
         );
         2
     }
@@ -259,12 +293,13 @@ impl Block {
         block!(
             self;
             load "tileloadd tmm0, [{c0} + {acc_stride}]" "tileloadd tmm2, [{c1} + {acc_stride}]";
+            line "mov {a1}, {a0}" "add {a1}, [{block} + {act} + 8]";
             step "tileloadd tmm4, [{a0} + {act_stride}]" "tileloadd tmm6, [{b0} + {line}]"
                 "tileloadd tmm5, [{a1} + {act_stride}]"
                 "tdpbusd tmm0, tmm4, tmm6" "tdpbusd tmm2, tmm5, tmm6"
-                "add {a1}, {act_step}" "add {b0}, {weights_step}";
+                "add {a1}, [{block} + {act_step}]" "add {b0}, [{block} + {weights_step}]";
             store "tilestored [{c0} + {acc_stride}], tmm0" "tilestored [{c1} + {acc_stride}], tmm2";
-            a1 = self.act[1], b0 = self.panel(0), c1 = self.acc[1]
+            a1 = self.act, b0 = self.panel(0), c1 = self.acc[1]
         );
         1
     }
@@ -274,13 +309,14 @@ impl Block {
             self;
             load "tileloadd tmm0, [{c0} + {acc_stride}]" "tileloadd tmm1, [{c0} + {acc_stride} + 64]"
                 "tileloadd tmm2, [{c0} + {acc_stride} + 128]" "tileloadd tmm3, [{c0} + {acc_stride} + 192]";
+            line;
             step "tileloadd tmm4, [{a0} + {act_stride}]"
                 "tileloadd tmm5, [{b0} + {line}]" "tdpbusd tmm0, tmm4, tmm5"
                 "tileloadd tmm6, [{b1} + {line}]" "tdpbusd tmm1, tmm4, tmm6"
                 "tileloadd tmm7, [{b2} + {line}]" "tdpbusd tmm2, tmm4, tmm7"
                 "tileloadd tmm5, [{b3} + {line}]" "tdpbusd tmm3, tmm4, tmm5"
-                "add {b0}, {weights_step}" "add {b1}, {weights_step}"
-                "add {b2}, {weights_step}" "add {b3}, {weights_step}";
+                "add {b0}, [{block} + {weights_step}]" "add {b1}, [{block} + {weights_step}]"
+                "add {b2}, [{block} + {weights_step}]" "add {b3}, [{block} + {weights_step}]";
             store "tilestored [{c0} + {acc_stride}], tmm0" "tilestored [{c0} + {acc_stride} + 64], tmm1"
                 "tilestored [{c0} + {acc_stride} + 128], tmm2" "tilestored [{c0} + {acc_stride} + 192], tmm3";
             b0 = self.panel(0), b1 = self.panel(1), b2 = self.panel(2), b3 = self.panel(3)
@@ -292,10 +328,11 @@ impl Block {
         block!(
             self;
             load "tileloadd tmm0, [{c0} + {acc_stride}]" "tileloadd tmm1, [{c0} + {acc_stride} + 64]";
+            line;
             step "tileloadd tmm4, [{a0} + {act_stride}]" "tileloadd tmm6, [{b0} + {line}]"
                 "tileloadd tmm7, [{b1} + {line}]"
                 "tdpbusd tmm0, tmm4, tmm6" "tdpbusd tmm1, tmm4, tmm7"
-                "add {b0}, {weights_step}" "add {b1}, {weights_step}";
+                "add {b0}, [{block} + {weights_step}]" "add {b1}, [{block} + {weights_step}]";
             store "tilestored [{c0} + {acc_stride}], tmm0" "tilestored [{c0} + {acc_stride} + 64], tmm1";
             b0 = self.panel(0), b1 = self.panel(1)
         );
@@ -306,8 +343,9 @@ impl Block {
         block!(
             self;
             load "tileloadd tmm0, [{c0} + {acc_stride}]";
+            line;
             step "tileloadd tmm4, [{a0} + {act_stride}]" "tileloadd tmm6, [{b0} + {line}]"
-                "tdpbusd tmm0, tmm4, tmm6" "add {b0}, {weights_step}";
+                "tdpbusd tmm0, tmm4, tmm6" "add {b0}, [{block} + {weights_step}]";
             store "tilestored [{c0} + {acc_stride}], tmm0";
             b0 = self.panel(0)
         );

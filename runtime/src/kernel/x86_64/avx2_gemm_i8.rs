@@ -2,14 +2,20 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{GemmI8, GemmI8Args, LANES};
+use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 
 /// Up to 4 rows by 1 panel: 8 sums, and for each half of a group a weight and its size.
 ///
 /// `maddubs` wants one operand unsigned: it gets `|weight|`, and the activation takes the weight's sign. Both are
 /// at most 127, so a pair is at most 32258 and 16 bits hold it.
-pub const GEMM_I8: GemmI8 =
-    GemmI8 { name: "avx2_gemm_i8_4x1", act_offset: 0, tile_rows: ROWS, tile_panels: 1, run };
+pub const GEMM_I8: GemmI8 = GemmI8 {
+    name: "avx2_gemm_i8_4x1",
+    act_offset: 0,
+    tile_rows: ROWS,
+    tile_panels: 1,
+    run,
+    run_lines,
+};
 
 const ROWS: usize = 4;
 /// Bytes of one group of a panel.
@@ -20,9 +26,13 @@ fn run(args: GemmI8Args<'_>) {
     unsafe { enabled(args) }
 }
 
+fn run_lines(args: GemmI8Args<'_>, starts: &[usize]) {
+    each_line(run, args, starts);
+}
+
 #[target_feature(enable = "avx2")]
 fn enabled(mut args: GemmI8Args<'_>) {
-    args.check();
+    args.check(&[0]);
     for panel in 0..args.panels {
         let mut row = 0;
         while row < args.rows {

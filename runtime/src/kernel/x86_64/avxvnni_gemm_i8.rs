@@ -2,11 +2,17 @@
 
 use std::arch::x86_64::*;
 
-use super::super::{GemmI8, GemmI8Args, LANES};
+use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 
 /// Up to 6 rows by 1 panel: 12 sums, 2 weights and an activation in 16 registers.
-pub const GEMM_I8: GemmI8 =
-    GemmI8 { name: "avxvnni_gemm_i8_6x1", act_offset: 128, tile_rows: ROWS, tile_panels: 1, run };
+pub const GEMM_I8: GemmI8 = GemmI8 {
+    name: "avxvnni_gemm_i8_6x1",
+    act_offset: 128,
+    tile_rows: ROWS,
+    tile_panels: 1,
+    run,
+    run_lines,
+};
 
 const ROWS: usize = 6;
 /// Bytes of one group of a panel.
@@ -17,9 +23,13 @@ fn run(args: GemmI8Args<'_>) {
     unsafe { enabled(args) }
 }
 
+fn run_lines(args: GemmI8Args<'_>, starts: &[usize]) {
+    each_line(run, args, starts);
+}
+
 #[target_feature(enable = "avx2,avxvnni")]
 fn enabled(mut args: GemmI8Args<'_>) {
-    args.check();
+    args.check(&[0]);
     for panel in 0..args.panels {
         let mut row = 0;
         while row < args.rows {
