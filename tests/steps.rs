@@ -112,3 +112,53 @@ fn a_plan_says_what_is_computed_once() {
     let line = ended.out.lines().find(|line| line.contains("once a prompt"));
     println!("{}", line.expect("the plan names what runs once a prompt"));
 }
+
+#[test]
+fn a_step_cache_runs_the_denoiser_less_and_says_so_in_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = Arc::new(Pack::open(pack(folder.path())).unwrap());
+    let open = |threads, step_cache| {
+        let options = Options { threads: Some(threads), step_cache, ..Options::default() };
+        Pipeline::new(pack.clone(), options).unwrap()
+    };
+    let request = Request { steps: Some(8), ..request() };
+    let (plain, _) = draw(&mut open(1, None), &request);
+    let (cached, _) = draw(&mut open(1, Some(3)), &request);
+    // Steps 0, 1, 3, 6 and 7 of 8, two samples each.
+    assert_eq!((plain.cost.denoiser_samples, cached.cost.denoiser_samples), (16, 10));
+    assert_ne!(plain.pixels, cached.pixels);
+    let difference = |a: &Picture, b: &Picture| {
+        let pairs = a.pixels.bytes().iter().zip(b.pixels.bytes());
+        pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+    };
+    let (other, _) = draw(&mut open(1, None), &Request { seed: 4, ..request.clone() });
+    assert!(difference(&plain, &cached) * 4 < difference(&plain, &other), "it is another picture");
+    let mut two = open(2, Some(3));
+    for _ in 0..2 {
+        assert_eq!(draw(&mut two, &request).0.pixels, cached.pixels);
+    }
+    let says = |picture: &Picture| {
+        let file = picture.encode(plantain::image::Format::Png).unwrap();
+        plantain::image::find_xmp(&file).unwrap().contains("plantain:StepCache=\"3\"")
+    };
+    assert!(says(&cached) && !says(&plain));
+    let options = Options { step_cache: Some(1), ..Options::default() };
+    let refused = Pipeline::new(pack.clone(), options).err().unwrap().to_string();
+    assert!(refused.contains("step cache is 1"), "{refused}");
+}
+
+#[test]
+fn bench_tells_what_a_step_cache_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = pack(folder.path());
+    let args = ["--json", "--runs", "2", "--steps", "8", "--step-cache", "3", "--threads", "1"];
+    let ended =
+        run(["bench".as_ref(), path.as_os_str()].into_iter().chain(args.map(AsRef::as_ref)));
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(value["steps"], 8);
+    assert_eq!(value["step_cache"]["denoiser_samples"], 10);
+    let likeness = value["step_cache"]["psnr_db_median"].as_f64().unwrap();
+    println!("step cache 3 of 8 steps: {likeness:.1} dB");
+    assert!(likeness > 10.0 && likeness < 99.0, "{likeness}");
+}

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+mod cores;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod encode;

@@ -11,6 +11,10 @@ pub fn facts(picture: &Picture) -> Map<String, Value> {
     let mut put = |key: &str, value: Value| drop(facts.insert(key.to_owned(), value));
     put("seed", json!(marking.seed));
     put("steps", json!(cost.steps));
+    if let Some(every) = marking.step_cache {
+        put("step_cache", json!(every));
+        put("denoiser_samples", json!(cost.denoiser_samples));
+    }
     put("guidance", json!(marking.guidance_scale));
     put("style", json!(marking.style));
     put("size", json!([picture.pixels.width(), picture.pixels.height()]));
@@ -24,6 +28,7 @@ pub fn facts(picture: &Picture) -> Map<String, Value> {
             "denoise": rounded(seconds.denoise),
             "decode": rounded(seconds.decode),
             "refine": rounded(seconds.refine),
+            "enlarge": rounded(seconds.enlarge),
             "total": rounded(seconds.total),
         }),
     );

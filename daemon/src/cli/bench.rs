@@ -1,8 +1,9 @@
 //! `plantain bench`: seconds of each network and of the whole, work by kind of op, against this core's own peak.
 
+mod pictures;
+
 use std::hint::black_box;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,11 +12,11 @@ use plantain::engine::{Engine, EngineOptions, NetworkIndex, OpProfile};
 use plantain::graph::{Binding, DType, Graph, bind_shape};
 use plantain::kernel::{GemmI8Args, Kernels};
 use plantain::pack::Pack;
-use plantain::pipeline::{Options, Pipeline, Request, peak_rss_bytes};
+use plantain::pipeline::{Options, peak_rss_bytes};
 use plantain::rng;
 use serde_json::{Value, json};
 
-use super::machine::MachineChoice;
+use super::machine::{MachineChoice, PinChoice};
 use super::{find_bundled_pack, refuse};
 
 /// Arguments of `plantain bench`.
@@ -30,8 +31,16 @@ pub struct Args {
     /// Batch, height and width of a pack that holds a single network
     #[arg(long, value_name = "B,H,W", default_value = "1,64,64", value_parser = binding)]
     binding: Binding,
+    /// Denoising steps of a picture [default: the pack's]
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Draw each picture once more with the denoiser run at every so many steps only: seconds, and what it costs in likeness
+    #[arg(long, value_name = "N")]
+    step_cache: Option<u32>,
     #[command(flatten)]
     machine: MachineChoice,
+    #[command(flatten)]
+    pin: PinChoice,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -63,13 +72,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let options = Options {
             budget_bytes: machine.budget_bytes,
             threads: machine.threads,
+            cores: args.pin.cores(&machine)?,
             ..Options::default()
         };
-        pipeline(Pipeline::new(pack, options).map_err(refuse)?, args.runs, peak)?
+        pictures::measure(&pack, &options, args, peak)?
     } else {
+        let cores = args.pin.cores(&machine)?;
+        let threads = machine.threads.unwrap_or(cores.len().max(1));
         let options = EngineOptions {
             budget_bytes: machine.budget_bytes,
-            ..EngineOptions::new(machine.threads.unwrap_or(1))
+            cores,
+            ..EngineOptions::new(threads)
         };
         lone(pack, args, &options, peak)?
     };
@@ -83,56 +96,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         print(&mut out, &value)?;
     }
     Ok(())
-}
-
-/// Whole pictures; each with a prompt of its own, so that no text is taken from the cache.
-fn pipeline(mut pipeline: Pipeline, runs: u32, peak: f64) -> anyhow::Result<Value> {
-    let words: Vec<String> = pipeline.spec().words.clone();
-    let prompt = |run: u32| match words.len() {
-        0 => format!("a picture of number {run}"),
-        count => format!("{} {run}", words[run as usize % count]),
-    };
-    let mut stages: [Vec<f64>; 5] = Default::default();
-    let mut cpu_seconds = Vec::new();
-    let mut last = None;
-    for run in 0..=runs {
-        let request = Request::new(prompt(run)).with_seed(u64::from(run));
-        let picture =
-            pipeline.generate(&request, &mut |_| ControlFlow::Continue(())).map_err(refuse)?;
-        let seconds = &picture.cost.seconds;
-        if run > 0 {
-            let now = [
-                seconds.text_encoder,
-                seconds.denoise,
-                seconds.decode,
-                seconds.refine,
-                seconds.total,
-            ];
-            stages.iter_mut().zip(now).for_each(|(all, value)| all.push(value));
-            cpu_seconds.extend(picture.cost.cpu_seconds);
-        }
-        last = Some(picture.cost);
-    }
-    let medians = stages.map(|mut all| median(&mut all));
-    let engine = pipeline.engine().ok_or_else(|| anyhow::anyhow!("the networks are not loaded"))?;
-    let names = ["text_encoder", "denoiser", "decoder", "refiner"];
-    let mut networks = Vec::new();
-    for (index, name) in names.into_iter().enumerate() {
-        if let Ok(network) = engine.network(name) {
-            let mut value = network_value(engine, network, peak);
-            value["seconds_median"] = json!(round(medians[index]));
-            networks.push(value);
-        }
-    }
-    let cost = last.ok_or_else(|| anyhow::anyhow!("no picture was drawn"))?;
-    Ok(json!({
-        "picture_seconds_median": round(medians[4]),
-        "picture_cpu_seconds_median": round(median(&mut cpu_seconds)),
-        "threads": engine.threads(),
-        "arena_bytes": cost.arena_bytes,
-        "peak_rss_bytes": cost.peak_rss_bytes,
-        "networks": networks,
-    }))
 }
 
 /// Each network of a pack without a pipeline, on random input.
@@ -276,12 +239,22 @@ fn round(value: f64) -> f64 {
 
 fn print(out: &mut impl Write, value: &Value) -> std::io::Result<()> {
     let number = |value: &Value| value.as_f64().unwrap_or(0.0);
-    if let Some(seconds) = value["picture_seconds_median"].as_f64() {
+    for (what, key) in
+        [("picture", "picture_seconds_median"), ("enlarged", "enlarged_picture_seconds_median")]
+    {
+        if let Some(seconds) = value[key].as_f64() {
+            let runs = &value["runs"];
+            writeln!(out, "{what:<14}{:>9.1} ms at the median of {runs} runs", seconds * 1e3)?;
+        }
+    }
+    if let Some(cached) = value.get("step_cache") {
         writeln!(
             out,
-            "picture       {:>9.1} ms at the median of {} runs",
-            seconds * 1e3,
-            value["runs"]
+            "step cache {:<3}{:>9.1} ms; likeness to the picture without it {:.1} dB at the median, {:.1} dB at worst",
+            cached["every"],
+            number(&cached["picture_seconds_median"]) * 1e3,
+            number(&cached["psnr_db_median"]),
+            number(&cached["psnr_db_min"])
         )?;
     }
     writeln!(

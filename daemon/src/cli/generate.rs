@@ -13,7 +13,7 @@ use plantain::pipeline::tokenizer::{PROMPT_BYTES_MAX, PromptError, check_prompt}
 use plantain::pipeline::{Options, Picture, Pipeline, Progress, Request};
 use serde_json::{Value, json};
 
-use super::machine::MachineChoice;
+use super::machine::{MachineChoice, PinChoice};
 use super::{PackChoice, Refusal, output, refuse};
 use crate::encode::{DitherChoice, Encoding, JPEG_QUALITY};
 use crate::job::Format;
@@ -39,6 +39,9 @@ pub struct Args {
     /// Denoising steps [default: the pack's]
     #[arg(long)]
     steps: Option<u32>,
+    /// Run the denoiser at every so many steps only and estimate between: faster, and another picture [default: off]
+    #[arg(long, value_name = "N")]
+    step_cache: Option<u32>,
     /// Guidance scale; 1 is none [default: the pack's]
     #[arg(long)]
     guidance: Option<f32>,
@@ -56,6 +59,8 @@ pub struct Args {
     count: u32,
     #[command(flatten)]
     machine: MachineChoice,
+    #[command(flatten)]
+    pin: PinChoice,
     /// Encoding [default: by the file's extension]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -112,6 +117,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         threads: machine.threads,
         size,
         guidance_scale: args.guidance,
+        step_cache: args.step_cache,
+        cores: args.pin.cores(&machine)?,
     };
     let mut pipeline = Pipeline::new(Arc::new(pack), options).map_err(refuse)?;
     let seed = args.seed.unwrap_or_else(random_seed);

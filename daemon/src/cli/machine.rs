@@ -18,6 +18,26 @@ pub struct MachineChoice {
     pub board: Option<String>,
 }
 
+/// The argument of the commands that draw.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct PinChoice {
+    /// Keep each thread on a core of its own: numbers such as 0-3 or 4,5, or auto for the fastest ones
+    #[arg(long, value_name = "CORES")]
+    pub pin: Option<String>,
+}
+
+impl PinChoice {
+    /// The cores for the threads of a machine, as many as threads; none without the argument.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if they are no cores, or not as many as threads.
+    pub fn cores(&self, machine: &Machine) -> anyhow::Result<Vec<usize>> {
+        let Some(text) = &self.pin else { return Ok(Vec::new()) };
+        let cores = crate::cores::choose(text, machine.threads);
+        Ok(cores.map_err(|sentence| Refusal(format!("--pin: {sentence}")))?)
+    }
+}
+
 /// What holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use plantain::pipeline::{Options, Pipeline};
 
-use super::machine::MachineChoice;
+use super::machine::{MachineChoice, PinChoice};
 use super::{Refusal, find_bundled_pack, refuse};
 use crate::serve::artist::PipelineArtist;
 use crate::serve::config::{Config, Layer};
@@ -126,6 +126,8 @@ fn open(config: &mut Config) -> anyhow::Result<(Box<PipelineArtist>, Model, Sens
     let options = Options {
         budget_bytes: machine.budget_bytes,
         threads: machine.threads,
+        cores: PinChoice { pin: (!config.pin.is_empty()).then(|| config.pin.clone()) }
+            .cores(&machine)?,
         ..Options::default()
     };
     let pipeline = Pipeline::open(&config.pack, options).map_err(refuse)?;

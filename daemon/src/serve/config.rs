@@ -81,6 +81,8 @@ config! {
     budget: String = String::new();
     /// Threads that draw; 0: the board's default
     threads: u32 = 0;
+    /// Cores to keep the drawing threads on, one each: numbers such as 0-3, or auto for the fastest ones; empty: any
+    pin: String = String::new();
     /// Board for defaults and sensors, see `plantain boards`, or a profile FILE.toml; empty: generic
     #[cfg_arg(env = "PLANTAIN_BOARD")]
     board: String = String::new();

@@ -46,6 +46,24 @@ pub enum EngineError {
         /// Why.
         error: std::io::Error,
     },
+    /// As many cores as threads are needed.
+    #[error("{threads} threads cannot be kept on {cores} cores; name as many cores as threads")]
+    Cores {
+        /// Threads.
+        threads: usize,
+        /// Cores that were named.
+        cores: usize,
+    },
+    /// No such core.
+    #[error(
+        "no thread can be kept on core {core}: this machine has the cores {online}, and the process may be confined to some of them; name others"
+    )]
+    Core {
+        /// The core that was named.
+        core: usize,
+        /// Cores as the system lists them.
+        online: String,
+    },
     /// A node breaks a rule.
     #[error("network {network:?}, node {node:?}: {fault}")]
     Graph {

@@ -10,6 +10,7 @@ mod context;
 mod error;
 mod memory;
 mod options;
+mod pin;
 mod pool;
 mod process;
 mod profile;
@@ -108,7 +109,10 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
         // Where pages are let go by plan, what the system reads ahead on its own would stay behind.
         weights.read_ahead(!streams);
-        let pool = Pool::new(threads).map_err(|error| EngineError::Threads { threads, error })?;
+        if !options.cores.is_empty() && options.cores.len() != threads {
+            return Err(EngineError::Cores { threads, cores: options.cores.len() });
+        }
+        let pool = Pool::new(threads, &options.cores)?;
         let runs = vec![[0; 2]; programs.len()];
         Ok(Engine { pool, arena, programs, runs, kernels, memory, last: None })
     }

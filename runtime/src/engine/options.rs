@@ -27,6 +27,9 @@ pub struct EngineOptions {
     /// Inputs that stay the same over many runs: what depends on them alone is computed once and kept, where the budget
     /// has room. See [`Engine::forget`](super::Engine::forget).
     pub steady: Option<SteadyInputs>,
+    /// The core that each worker is kept on, the caller's first; empty: the system moves threads as it likes. The thread that
+    /// runs a network stays on its core afterwards.
+    pub cores: Vec<usize>,
     /// The kernels; [`Kernels::chosen`] if none are named.
     pub kernels: Option<&'static Kernels>,
 }
@@ -41,6 +44,7 @@ impl EngineOptions {
             reserve_bytes: 0,
             process_bytes: None,
             steady: None,
+            cores: Vec::new(),
             kernels: None,
         }
     }

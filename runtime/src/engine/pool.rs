@@ -8,7 +8,10 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
+
+use super::EngineError;
+use super::pin::{online, pin};
 
 /// Turns of the barrier's spin before it parks: some ten microseconds.
 const SPINS: u32 = 1 << 11;
@@ -143,27 +146,32 @@ struct Shared {
     order: Mutex<Order>,
     given: Condvar,
     finished: Condvar,
+    /// A core that a thread could not be kept on.
+    refused: Mutex<Option<usize>>,
 }
 
 /// Threads that wait for jobs until dropped.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// The core that the caller is kept on, and the thread that was put there last.
+    own: Option<(usize, Option<ThreadId>)>,
 }
 
 impl Pool {
-    /// Starts `workers - 1` threads.
+    /// Starts `workers - 1` threads, each kept on its core where cores are named: the caller's comes first.
     ///
     /// # Errors
-    /// Of the system, if it gives no more threads.
-    pub fn new(workers: usize) -> std::io::Result<Self> {
+    /// [`EngineError::Threads`] if the system gives no more threads, [`EngineError::Core`].
+    pub fn new(workers: usize, cores: &[usize]) -> Result<Self, EngineError> {
         let workers = workers.max(1);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let failed = |error| EngineError::Threads { threads: workers, error };
+        let available = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
             gate: Gate {
                 parties: workers,
                 // A spinning worker only delays the one it waits for when they share a core.
-                spins: if workers <= cores { SPINS } else { 0 },
+                spins: if workers <= available.max(cores.len()) { SPINS } else { 0 },
                 arrived: AtomicUsize::new(0),
                 generation: AtomicUsize::new(0),
                 broken: AtomicBool::new(false),
@@ -179,22 +187,40 @@ impl Pool {
             }),
             given: Condvar::new(),
             finished: Condvar::new(),
+            refused: Mutex::new(None),
         });
-        let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
+        if let Some(&core) = cores.first() {
+            // The thread that will run networks may be another than this one, which is left where it is.
+            let probe = std::thread::Builder::new().spawn(move || pin(core)).map_err(failed)?;
+            if !matches!(probe.join(), Ok(Ok(()))) {
+                return Err(EngineError::Core { core, online: online() });
+            }
+        }
+        let mut pool = Pool { shared: shared.clone(), threads: Vec::new(), own: None };
         for worker in 1..workers {
-            let shared = shared.clone();
+            let (shared, core) = (shared.clone(), cores.get(worker).copied());
             pool.threads.push(
                 std::thread::Builder::new()
                     .name(format!("plantain-{worker}"))
                     .stack_size(STACK_BYTES)
-                    .spawn(move || serve(&shared, worker))?,
+                    .spawn(move || {
+                        if let Some(core) = core.filter(|&core| pin(core).is_err()) {
+                            *lock(&shared.refused) = Some(core);
+                        }
+                        serve(&shared, worker);
+                    })
+                    .map_err(failed)?,
             );
         }
         // A thread allocates while it starts: load ends when all have run something.
         let greeting: Arc<dyn Job> = Arc::new(Greeting);
         if pool.run(&greeting, None).is_err() {
-            return Err(std::io::Error::other("a new thread panicked"));
+            return Err(failed(std::io::Error::other("a new thread panicked")));
         }
+        if let Some(core) = *lock(&pool.shared.refused) {
+            return Err(EngineError::Core { core, online: online() });
+        }
+        pool.own = cores.first().map(|&core| (core, None));
         Ok(pool)
     }
 
@@ -212,6 +238,13 @@ impl Pool {
         job: &Arc<dyn Job>,
         observer: Option<&Observer<'_>>,
     ) -> Result<(), Stopped> {
+        if let Some((core, thread)) = &mut self.own {
+            let caller = std::thread::current().id();
+            // Load has tried this core; a core that went away since only costs time.
+            if *thread != Some(caller) && pin(*core).is_ok() {
+                *thread = Some(caller);
+            }
+        }
         let observed = observer.is_some();
         let shared = &*self.shared;
         if !self.threads.is_empty() {
@@ -314,7 +347,7 @@ mod tests {
     #[test]
     fn nobody_passes_the_barrier_early() {
         for workers in 1..=4 {
-            let mut pool = Pool::new(workers).unwrap();
+            let mut pool = Pool::new(workers, &[]).unwrap();
             let relay = Arc::new(Relay {
                 rounds: 200,
                 last: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -343,7 +376,7 @@ mod tests {
     #[test]
     fn a_panic_stops_the_others_and_the_pool_lives_on() {
         for workers in 1..=3 {
-            let mut pool = Pool::new(workers).unwrap();
+            let mut pool = Pool::new(workers, &[]).unwrap();
             let faulty: Arc<dyn Job> = Arc::new(Faulty);
             assert_eq!(pool.run(&faulty, None), Err(Stopped));
             let fine: Arc<dyn Job> = Arc::new(Relay {

@@ -21,6 +21,8 @@ pub struct Marking {
     pub seed: u64,
     /// Denoising steps.
     pub steps: u32,
+    /// The denoiser ran at every so many of them only; `None` if at all.
+    pub step_cache: Option<u32>,
     /// Guidance scale.
     pub guidance_scale: f32,
     /// Pixels: width, height.
@@ -71,6 +73,9 @@ impl Marking {
         }
         property("plantain:Seed", &self.seed.to_string());
         property("plantain:Steps", &self.steps.to_string());
+        if let Some(every) = self.step_cache {
+            property("plantain:StepCache", &every.to_string());
+        }
         property("plantain:GuidanceScale", &self.guidance_scale.to_string());
         property("plantain:PackSha256", &self.pack_sha256);
         xmp.push_str("/>\n </rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>");
@@ -94,6 +99,9 @@ impl Marking {
         );
         if let Some(style) = &self.style {
             let _ = write!(text, "Style: {style}, ");
+        }
+        if let Some(every) = self.step_cache {
+            let _ = write!(text, "Step cache: {every}, ");
         }
         let hash = self.pack_sha256.get(..16).unwrap_or(&self.pack_sha256);
         let _ = write!(text, "Model hash: {hash}, Version: plantain {}", env!("CARGO_PKG_VERSION"));

@@ -19,6 +19,7 @@ fn marking() -> Marking {
         style: Some("3d render".to_owned()),
         seed: u64::MAX,
         steps: 4,
+        step_cache: None,
         guidance_scale: 1.5,
         size: [37, 23],
         pack_sha256: "0123456789abcdef0123456789abcdef".to_owned(),

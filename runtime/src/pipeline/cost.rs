@@ -17,6 +17,8 @@ pub struct StageSeconds {
     pub decode: f64,
     /// Image to better image.
     pub refine: f64,
+    /// Image to larger image.
+    pub enlarge: f64,
     /// From the request to the pixels.
     pub total: f64,
 }
@@ -28,7 +30,7 @@ pub struct CostReport {
     pub tokens: u32,
     /// Denoising steps.
     pub steps: u32,
-    /// Runs of the denoiser counted by sample: twice the steps with guidance.
+    /// Runs of the denoiser counted by sample: twice the steps with guidance, fewer with a step cache.
     pub denoiser_samples: u32,
     /// Wall-clock seconds.
     pub seconds: StageSeconds,
@@ -75,6 +77,7 @@ impl Clock {
             Stage::Denoise => &mut self.seconds.denoise,
             Stage::Decode => &mut self.seconds.decode,
             Stage::Refine => &mut self.seconds.refine,
+            Stage::Enlarge => &mut self.seconds.enlarge,
         } += seconds;
     }
 

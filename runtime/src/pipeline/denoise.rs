@@ -25,15 +25,25 @@ pub fn denoise(
 ) -> Result<(), PipelineError> {
     let wiring = &spec.wiring;
     fill_normal(seed, Stream::Latent, &mut loaded.buffers.latent);
+    if let Some(cache) = &mut loaded.step_cache {
+        cache.reset();
+    }
     for step in 0..scheduler.steps() {
-        let Loaded { engine, denoiser, buffers, runs_per_step: runs, .. } = &mut *loaded;
+        let Loaded { engine, denoiser, buffers, runs_per_step: runs, step_cache, .. } =
+            &mut *loaded;
         let Buffers { latent, sample, output, noise, timestep, states, mask, .. } = buffers;
         let latent_len = latent.len();
         for copy in sample.chunks_exact_mut(latent_len) {
             copy.copy_from_slice(latent);
         }
-        timestep.fill(scheduler.timestep(step));
-        for run in 0..*runs {
+        let now = scheduler.timestep(step);
+        timestep.fill(now);
+        let expected = step_cache.as_mut().filter(|cache| !cache.computes(step, scheduler.steps()));
+        let computes = expected.is_none();
+        if let Some(cache) = expected {
+            cache.expect(now, &mut output[..latent_len]);
+        }
+        for run in 0..if computes { *runs } else { 0 } {
             engine.set_input(*denoiser, &wiring.denoiser_sample, part(sample, run, *runs))?;
             engine.set_input(*denoiser, &wiring.denoiser_timestep, part(timestep, run, *runs))?;
             engine.set_input(*denoiser, &wiring.denoiser_states, part(states, run, *runs))?;
@@ -44,7 +54,12 @@ pub fn denoise(
             let len = output.len() / *runs;
             engine.read_output(*denoiser, 0, &mut output[run * len..(run + 1) * len])?;
         }
-        guide(output, latent_len, guidance_scale);
+        if computes {
+            guide(output, latent_len, guidance_scale);
+            if let Some(cache) = step_cache {
+                cache.keep(now, &output[..latent_len]);
+            }
+        }
         if scheduler.adds_noise(step) {
             fill_normal(seed, Stream::Step(step as u32), noise);
         }

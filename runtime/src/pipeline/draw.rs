@@ -10,6 +10,7 @@ use super::render::{Source, render};
 use super::request::{Preview, Progress, Stage};
 use super::scheduler::Scheduler;
 use super::spec::PipelineSpec;
+use super::step_cache::StepCache;
 use super::text::{TextStates, fill_mask};
 use super::tokenizer::TokenCount;
 use crate::engine::{Engine, NetworkIndex};
@@ -59,7 +60,12 @@ impl Canvas<'_> {
         let missing = drawing.ids.iter().filter(|ids| !texts.has(ids)).count() as u64;
         let steps = scheduler.steps() as u32;
         let previews = if drawing.preview { u64::from(steps.saturating_sub(1)) } else { 0 };
-        let mut meter = Meter::new(progress, clock, loaded, steps, [missing, 1 + previews]);
+        let computed = match &loaded.step_cache {
+            Some(cache) => cache.computed_of(scheduler.steps()) as u32,
+            None => steps,
+        };
+        let runs = [missing, u64::from(computed), 1 + previews];
+        let mut meter = Meter::new(progress, clock, loaded, steps, runs);
         let first = if missing > 0 { Stage::TextEncoder } else { Stage::Denoise };
         meter.tell(first, 0.0)?;
 
@@ -87,15 +93,17 @@ impl Canvas<'_> {
         meter.tell(last, 1.0)?;
 
         let (seconds, cpu_seconds) = meter.clock.stop();
+        let cached = loaded.step_cache.as_ref();
+        let cache_bytes = cached.map_or(0, |_| StepCache::bytes_of(loaded.buffers.latent.len()));
         let cost = CostReport {
             tokens: drawing.counts[0].used,
             steps,
-            denoiser_samples: steps * drawing.ids.len() as u32,
+            denoiser_samples: computed * drawing.ids.len() as u32,
             seconds,
             cpu_seconds,
             threads: loaded.engine.threads() as u32,
             arena_bytes: loaded.engine.arena_bytes() as u64,
-            buffer_bytes: (loaded.buffers.bytes() + texts.bytes()) as u64,
+            buffer_bytes: (loaded.buffers.bytes() + texts.bytes() + cache_bytes) as u64,
             budget_bytes: drawing.budget_bytes,
             peak_rss_bytes: peak_rss_bytes(),
         };
@@ -128,14 +136,14 @@ impl<'p> Meter<'p> {
         mut clock: Clock,
         loaded: &Loaded,
         steps: u32,
-        [texts, renderings]: [u64; 2],
+        [texts, computed, renderings]: [u64; 3],
     ) -> Self {
         let mut macs = [0; 5];
         let networks = [loaded.text_encoder, loaded.denoiser, loaded.decoder];
         for network in networks.into_iter().chain(loaded.refiner).chain(loaded.enlarger) {
             macs[network.0] = loaded.macs(network).max(1);
         }
-        let runs = u64::from(steps) * loaded.runs_per_step as u64;
+        let runs = computed * loaded.runs_per_step as u64;
         let total = texts * macs[0] + runs * macs[1] + renderings * (macs[2] + macs[3] + macs[4]);
         clock.lap_prepare();
         Meter { progress, clock, step: 0, steps, macs, done: 0, total }

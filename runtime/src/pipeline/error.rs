@@ -67,6 +67,18 @@ pub enum PipelineError {
         /// How much larger the pack's enlarger draws; 1 without one.
         enlarge: u32,
     },
+    /// Steps that compute lie too close or too far apart.
+    #[error(
+        "the step cache is {every} but must be {min} to {max}: every so many steps the denoiser runs"
+    )]
+    StepCache {
+        /// What was asked for.
+        every: u32,
+        /// Smallest.
+        min: u32,
+        /// Largest.
+        max: u32,
+    },
     /// Not a guidance scale.
     #[error("guidance scale {scale} is not between 0 and {max}; 1 to 10 is usual")]
     Guidance {

@@ -9,7 +9,9 @@ use super::draw::{Canvas, Drawing};
 use super::error::PipelineError;
 use super::networks::{Loaded, Shape};
 use super::picture::{Picture, Warning};
-use super::request::{Options, Progress, Request, Resolved, check_guidance, check_size};
+use super::request::{
+    Options, Progress, Request, Resolved, check_guidance, check_size, check_step_cache,
+};
 use super::scheduler::schedule;
 use super::spec::PipelineSpec;
 use super::text::TextStates;
@@ -51,7 +53,9 @@ impl Pipeline {
         let shape =
             Shape { size, batch: batch(guidance_scale), many_steps: spec.steps_default > 1 };
         schedule(&spec.scheduler, spec.prediction, spec.steps_default)?;
-        let loaded = Loaded::new(&pack, &spec, shape, &engine_options(&options))?;
+        check_step_cache(options.step_cache)?;
+        let loaded =
+            Loaded::new(&pack, &spec, shape, options.step_cache, &engine_options(&options))?;
         let tokens = spec.tokenizer.tokens_max as usize;
         let texts = TextStates::new(tokens, loaded.states_len);
         let ids = [vec![0; tokens], vec![0; tokens]];
@@ -126,7 +130,8 @@ impl Pipeline {
         // Two arenas at once could be over the budget.
         self.loaded = None;
         let options = engine_options(&self.options);
-        let load = |shape| Loaded::new(&self.pack, &self.spec, shape, &options);
+        let cache = self.options.step_cache;
+        let load = |shape| Loaded::new(&self.pack, &self.spec, shape, cache, &options);
         match load(shape) {
             Ok(loaded) => self.loaded = Some(loaded),
             Err(error) => {
@@ -198,6 +203,7 @@ impl Pipeline {
             style: resolved.style.clone(),
             seed: request.seed,
             steps: resolved.steps,
+            step_cache: self.options.step_cache,
             guidance_scale: resolved.guidance_scale,
             size: resolved.size,
             pack_sha256: self.pack.hash(),
@@ -226,8 +232,10 @@ fn batch(guidance_scale: f32) -> u32 {
 }
 
 fn engine_options(options: &Options) -> EngineOptions {
-    let threads = options.threads.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    let threads = options.threads.unwrap_or_else(|| match options.cores.len() {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+        cores => cores,
     });
-    EngineOptions { budget_bytes: options.budget_bytes, ..EngineOptions::new(threads) }
+    let cores = options.cores.clone();
+    EngineOptions { budget_bytes: options.budget_bytes, cores, ..EngineOptions::new(threads) }
 }

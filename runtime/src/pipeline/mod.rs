@@ -20,6 +20,7 @@ mod render;
 mod request;
 pub mod scheduler;
 mod spec;
+mod step_cache;
 mod text;
 pub mod tokenizer;
 mod vocabulary;
@@ -33,6 +34,7 @@ pub use spec::{
     BetaSchedule, PipelineSpec, Prediction, SchedulerSpec, SizeSpec, Style, TokenizerKind,
     TokenizerSpec, Wiring,
 };
+pub use step_cache::StepCache;
 pub use text::TEXTS_KEPT;
 pub use vocabulary::WORD_STATES;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::PipelineError;
 use super::spec::PipelineSpec;
+use super::step_cache::StepCache;
 use super::text::TextStates;
 use crate::engine::{Engine, EngineOptions, NetworkIndex, SteadyInputs};
 use crate::graph::{Binding, Graph, Op, ValueId, bind_shape};
@@ -48,6 +49,7 @@ pub struct Loaded {
     /// Ids from here on are refused.
     pub rows: u32,
     pub buffers: Buffers,
+    pub step_cache: Option<StepCache>,
 }
 
 /// What passes between networks, f32.
@@ -90,6 +92,7 @@ impl Loaded {
         pack: &Arc<Pack>,
         spec: &PipelineSpec,
         shape: Shape,
+        step_cache: Option<u32>,
         options: &EngineOptions,
     ) -> Result<Self, PipelineError> {
         let (wiring, tokens) = (&spec.wiring, spec.tokenizer.tokens_max as usize);
@@ -187,7 +190,9 @@ impl Loaded {
         let rows = id_rows(text.graph, &wiring.text_ids);
         // Buffers, kept texts, pixels, the encoded picture and its encoder's tables are touched after load.
         let texts_bytes = TextStates::bytes_of(tokens, states_len);
-        let reserve_bytes = (buffers.bytes() + texts_bytes + 3 * image_len + ENCODER_BYTES) as u64;
+        let cache_bytes = step_cache.map_or(0, |_| StepCache::bytes_of(latent_len));
+        let held_bytes = buffers.bytes() + texts_bytes + cache_bytes;
+        let reserve_bytes = (held_bytes + 3 * image_len + ENCODER_BYTES) as u64;
         // Where each sample is a run of its own, its prompt changes from run to run and nothing can be kept.
         let steady = (shape.many_steps && runs_per_step == 1).then(|| SteadyInputs {
             network: "denoiser".to_owned(),
@@ -215,6 +220,7 @@ impl Loaded {
             channels,
             rows,
             buffers,
+            step_cache: step_cache.map(|every| StepCache::new(every, latent_len)),
         })
     }
 

@@ -52,11 +52,15 @@ pub fn render(
     }
     if let (Some(enlarger), Some(name)) = (*enlarger, &wiring.enlarger_image) {
         engine.set_input(enlarger, name, &buffers.image[..*refined_len])?;
-        meter.run(engine, enlarger, Stage::Refine)?;
+        meter.run(engine, enlarger, Stage::Enlarge)?;
         engine.read_output(enlarger, 0, &mut buffers.image[..pixels.len()])?;
     }
     to_bytes(&buffers.image[..pixels.len()], size.range, pixels);
-    let last = if refiner.is_some() || enlarger.is_some() { Stage::Refine } else { Stage::Decode };
+    let last = match (&refiner, &enlarger) {
+        (_, Some(_)) => Stage::Enlarge,
+        (Some(_), None) => Stage::Refine,
+        (None, None) => Stage::Decode,
+    };
     meter.lap(last);
     Ok(last)
 }

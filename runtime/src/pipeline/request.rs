@@ -2,6 +2,7 @@
 
 use super::error::PipelineError;
 use super::spec::{PipelineSpec, SizeSpec};
+use super::step_cache::StepCache;
 use crate::image::{Channels, Pixels};
 
 /// How a pipeline is opened.
@@ -16,6 +17,11 @@ pub struct Options {
     pub size: Option<[u32; 2]>,
     /// Guidance scale to prepare for; the pack's default if `None`.
     pub guidance_scale: Option<f32>,
+    /// Run the denoiser at every so many steps only, beside the first two and the last, and expect its answers between; see
+    /// [`StepCache`](super::StepCache). Pictures differ from those without it, and say so.
+    pub step_cache: Option<u32>,
+    /// Cores that the threads are kept on, one each, the calling thread's first; where the system puts them if empty.
+    pub cores: Vec<usize>,
 }
 
 /// One picture that is wanted. What is `None` is the pack's default.
@@ -64,6 +70,8 @@ pub enum Stage {
     Decode,
     /// Image to better image.
     Refine,
+    /// Image to larger image.
+    Enlarge,
 }
 
 impl Stage {
@@ -74,6 +82,7 @@ impl Stage {
             Stage::Denoise => "denoise",
             Stage::Decode => "decode",
             Stage::Refine => "refine",
+            Stage::Enlarge => "enlarge",
         }
     }
 }
@@ -180,6 +189,17 @@ pub fn check_guidance(scale: Option<f32>, spec: &PipelineSpec) -> Result<f32, Pi
         Ok(scale)
     } else {
         Err(PipelineError::Guidance { scale, max: GUIDANCE_SCALE_MAX })
+    }
+}
+
+/// Refuses a distance between computed steps that is none, or so large that no picture is left.
+pub fn check_step_cache(every: Option<u32>) -> Result<(), PipelineError> {
+    let [min, max] = StepCache::EVERY;
+    match every {
+        Some(every) if !(min..=max).contains(&every) => {
+            Err(PipelineError::StepCache { every, min, max })
+        }
+        _ => Ok(()),
     }
 }
 
