@@ -7,10 +7,11 @@ use rustix::time::{ClockId, clock_gettime};
 use half::f16;
 use plantain::graph::Unary;
 use plantain::kernel::{
-    Attention, Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels, Moments, Row, RowMut, Rows,
-    RowsMut, int8_scale,
+    ATTENTION_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels,
+    KeyRows, KeyTile, Moments, Row, RowMut, Rows, RowsMut, int8_scale,
 };
 use plantain::pack::panel::PanelShape;
+use plantain::plan::scratch::ATTENTION_I8_QUERIES;
 
 /// Seconds that this thread has run: other work on the machine counts little.
 fn now() -> f64 {
@@ -292,6 +293,46 @@ fn attention(kernels: &Kernels, queries: usize, keys: usize, head: usize) -> f64
     (2 * queries * keys * head) as f64 / time / 1e9
 }
 
+/// With both products in int8, and the same with the quantising of keys and values.
+fn attention_i8(kernels: &Kernels, queries: usize, keys: usize, head: usize) -> (f64, f64) {
+    let length = keys.max(queries) * head;
+    let values: Vec<f16> = (0..length).map(|i| f16::from_f32((i % 97) as f32 / 97.0)).collect();
+    let rows = Rows { data: Row::F16(&values), stride: head };
+    let tile_stride = KeyTile::words(head);
+    let mut tiles = vec![0.0; keys.div_ceil(ATTENTION_KEYS) * tile_stride];
+    let quantising = seconds(|| {
+        for (index, tile) in tiles.chunks_exact_mut(tile_stride).enumerate() {
+            let first = index * ATTENTION_KEYS;
+            let data = rows.data.slice(first * head..length);
+            let (k, v) = (Rows { data, ..rows }, Rows { data, ..rows });
+            let keys = (keys - first).min(ATTENTION_KEYS);
+            let offset = kernels.gemm_i8.act_offset;
+            (kernels.quantise_keys)(&KeyRows { keys, head, k, v, offset }, tile);
+        }
+    });
+    let mut scratch = vec![0.0; AttentionI8::scratch(ATTENTION_I8_QUERIES, head)];
+    let mut out = vec![f16::ZERO; queries * head];
+    let time = seconds(|| {
+        for first in (0..queries).step_by(ATTENTION_I8_QUERIES) {
+            let attention = AttentionI8 {
+                queries: (queries - first).min(ATTENTION_I8_QUERIES),
+                keys,
+                head,
+                q: Rows { data: rows.data.slice(first * head..length), ..rows },
+                tiles: &tiles,
+                tile_stride,
+                scale: 0.1,
+                mask: None,
+                causal: None,
+            };
+            let out = RowsMut { data: RowMut::F16(&mut out[first * head..]), stride: head };
+            (kernels.attention_i8)(&attention, &kernels.gemm_i8, &mut scratch, out);
+        }
+    });
+    let macs = (2 * queries * keys * head) as f64 / 1e9;
+    (macs / time, macs / (time + quantising))
+}
+
 /// Nanoseconds a value.
 fn pointwise(mut call: impl FnMut(&mut [f32])) -> f64 {
     let mut values: Vec<f32> = (0..4096).map(|i| (i % 101) as f32 / 50.0 - 1.0).collect();
@@ -346,8 +387,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (64, 256, 160),
         (64, 64, 64),
     ] {
+        let (int8, whole) = attention_i8(kernels, queries, keys, head);
         println!(
-            "  attention {queries:4} by {keys:4}, head {head:3} {:8.1} GMAC/s",
+            "  attention {queries:4} by {keys:4}, head {head:3} {:8.1} GMAC/s; in int8 {int8:8.1}, {whole:8.1} with quantising",
             attention(kernels, queries, keys, head)
         );
     }

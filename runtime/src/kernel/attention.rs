@@ -65,13 +65,6 @@ impl Attention<'_> {
     /// # Panics
     /// If one is not.
     pub fn check(&self, scratch: &[f32], out: &RowsMut<'_>) {
-        let covers = |length: usize, stride: usize, rows: usize, columns: usize| {
-            rows == 0
-                || (rows - 1)
-                    .checked_mul(stride)
-                    .and_then(|start| start.checked_add(columns))
-                    .is_some_and(|end| end <= length)
-        };
         assert!(
             covers(self.q.data.len(), self.q.stride, self.queries, self.head),
             "queries end early"
@@ -90,4 +83,13 @@ impl Attention<'_> {
             "attention's scratch is too small"
         );
     }
+}
+
+/// Whether a slice holds `rows` rows of `columns` values, each `stride` after the one before.
+pub(super) fn covers(length: usize, stride: usize, rows: usize, columns: usize) -> bool {
+    rows == 0
+        || (rows - 1)
+            .checked_mul(stride)
+            .and_then(|start| start.checked_add(columns))
+            .is_some_and(|end| end <= length)
 }

@@ -16,6 +16,7 @@
 #[allow(unsafe_code, reason = "the instruction sets of aarch64")]
 mod aarch64;
 mod attention;
+mod attention_i8;
 mod cpu;
 mod gemm;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
@@ -31,6 +32,7 @@ mod window;
 mod x86_64;
 
 pub use attention::{ATTENTION_KEYS, Attention, Mask};
+pub use attention_i8::{AttentionI8, KeyRows, KeyTile, KeyTileMut};
 pub use cpu::{KernelError, OVERRIDE};
 pub use gemm::{
     Finish, FinishTile, GemmF16, GemmF16Args, GemmI8, GemmI8Args, each_line, int8_scale,
@@ -132,6 +134,11 @@ pub struct Kernels {
 
     /// One head of attention over a tile of queries; see [`Attention`].
     pub attention: fn(attention: &Attention<'_>, scratch: &mut [f32], out: RowsMut<'_>),
+    /// Quantises one tile of keys and values of one head into its [`KeyTile`].
+    pub quantise_keys: fn(rows: &KeyRows<'_>, out: &mut [f32]),
+    /// One head of attention over a tile of queries, in int8; see [`AttentionI8`]. `gemm` is the table's own.
+    pub attention_i8:
+        fn(attention: &AttentionI8<'_>, gemm: &GemmI8, scratch: &mut [f32], out: RowsMut<'_>),
 
     /// One output row of a depthwise convolution: each output cell is
     /// `bias + sum over ky, kx of line[ky][x * stride + kx] * weight[ky][kx]` by channel, one fused chain in that

@@ -15,6 +15,8 @@ use super::task::{Pass, Task, Tasks};
 pub const SCRATCH_BYTES_FAST: usize = 256 << 10;
 /// Queries of one tile of attention.
 pub const ATTENTION_QUERIES: usize = 64;
+/// Queries of one tile of attention in int8: whole turns of the integer product (12) and of the softmax (16).
+pub const ATTENTION_I8_QUERIES: usize = 48;
 /// Most groups of a group norm.
 pub const GROUPS_MAX: usize = 1024;
 

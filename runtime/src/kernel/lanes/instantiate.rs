@@ -55,6 +55,11 @@ macro_rules! float_kernels {
                 kind: $crate::graph::PoolKind, lines: &$crate::kernel::Lines<'_>, out: &mut [f32]
             );
             fn blend(a: &[f32], b: &[f32], weight: f32, out: &mut [f32]);
+            fn quantise_keys(rows: &$crate::kernel::KeyRows<'_>, out: &mut [f32]);
+            fn attention_i8(
+                attention: &$crate::kernel::AttentionI8<'_>, gemm: &$crate::kernel::GemmI8,
+                scratch: &mut [f32], out: $crate::kernel::RowsMut<'_>
+            );
             fn resize_row(resize: &$crate::kernel::ResizeRow, row: &[f32], out: &mut [f32]);
         }
         $crate::kernel::lanes::float_kernels! { @tiled $lanes, $features, $rows, $panels;
@@ -83,7 +88,7 @@ macro_rules! float_kernels {
                     tile_panels: $panels,
                     run: gemm_f16,
                 },
-                vector_matrix, attention, depthwise, pool, blend, resize_row,
+                vector_matrix, attention, quantise_keys, attention_i8, depthwise, pool, blend, resize_row,
             }
         }
     };

@@ -7,6 +7,7 @@
 //! Operations and their order are those of [`super::reference`]: same bits.
 
 mod attention;
+mod attention_i8;
 mod binary;
 mod convert;
 mod finish;
@@ -19,6 +20,7 @@ mod unary;
 mod window;
 
 pub(super) use attention::attention;
+pub(super) use attention_i8::{attention_i8, quantise_keys};
 pub(super) use binary::{binary, binary_scalar, modulate, scalar_binary, scale_shift};
 pub(super) use convert::{load_f16, quantise, store_f16};
 pub(super) use finish::{accumulate_i8, finish_f32, finish_i8, finish_tile_f32, finish_tile_i8};

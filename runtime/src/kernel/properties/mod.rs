@@ -4,12 +4,14 @@
 //! looking, and say so.
 
 mod attention;
+mod attention_i8;
 mod pointwise;
 mod products;
 mod rows;
 mod windows;
 
 pub use attention::attention;
+pub use attention_i8::{attention_i8, attention_i8_wild};
 pub use pointwise::{binary, convert, quantise, repeat, unary};
 pub use products::{epilogues, gemm_f16, gemm_i8, tiles, vector_matrix};
 pub use rows::{moments, norms, reductions};
@@ -23,7 +25,7 @@ macro_rules! of_table {
     ($name:expr) => {
         $crate::kernel::properties::of_table! { $name;
             convert unary binary repeat quantise reductions moments norms gemm_i8 epilogues tiles
-            gemm_f16 vector_matrix attention depthwise pool resize }
+            gemm_f16 vector_matrix attention attention_i8 attention_i8_wild depthwise pool resize }
     };
     ($name:expr; $($property:ident)*) => {
         $(

@@ -4,6 +4,7 @@
 //! kernel shares. Slow (`f32::mul_add` is a call where the target has no fused multiply-add) and exact.
 
 mod attention;
+mod attention_i8;
 mod binary;
 mod convert;
 mod depthwise;
@@ -65,6 +66,8 @@ pub const KERNELS: Kernels = Kernels {
     },
     vector_matrix: gemm_f16::vector_matrix,
     attention: attention::attention,
+    quantise_keys: attention_i8::quantise_keys,
+    attention_i8: attention_i8::attention_i8,
     depthwise: depthwise::depthwise,
     pool: pool::pool,
     blend: resize::blend,
