@@ -21,6 +21,8 @@ fn shows_what_a_pack_holds() {
         "in         sample f32 [b, h, w, 4]; timestep f32 [b]; states f32 [b, 7, 16]",
         "conv_i8    int8 [16, 3, 3, 4], ",
         "matmul_f16 f16  [16, 16], ",
+        "attention  1 with int8 products, 1 in float",
+        "attention  int8  2 heads, error 0.0200",
         "kept f16: its error of 0.2 in int8 is above 0.05",
         "16x16, from 8x8 to 32x32 in steps of 4",
         "FlowMatchEuler",
@@ -32,6 +34,8 @@ fn shows_what_a_pack_holds() {
     assert_eq!(json["verified"], true);
     assert_eq!(json["networks"][1]["ops"]["conv_i8"], 2);
     assert_eq!(json["networks"][0]["precision"][0]["name"], "int8");
+    assert_eq!(json["networks"][0]["attentions"][1]["precision"], "int8");
+    assert_eq!(json["version"], 2);
     let layers = json["networks"][0]["layers"].as_array().unwrap();
     assert_eq!(layers.iter().find(|layer| layer["name"] == "q").unwrap()["parameters"], 256);
     let bytes = std::fs::read(&path).unwrap();

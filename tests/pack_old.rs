@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use plantain::graph::{Node, Op};
 use plantain::pack::{Pack, PackFault, PublicKey};
 
 fn data(name: &str) -> PathBuf {
@@ -17,12 +18,22 @@ fn key(name: &str) -> PublicKey {
 fn a_pack_of_version_1_opens() {
     let pack = Pack::open(data("v1.safetensors")).unwrap();
     pack.verify_all().unwrap();
+    assert_eq!(pack.version(), 1);
     let names: Vec<&str> = pack.graphs().iter().map(|graph| &*graph.name).collect();
     assert_eq!(names, ["text_encoder", "denoiser", "decoder"]);
     assert_eq!(pack.pipeline().unwrap().styles[0].name, "plain");
     assert_eq!(pack.golden()[0].inputs["latent"], "golden.latent");
     assert_eq!(pack.report().unwrap().unwrap().layers[0].node, "v");
     assert_eq!(pack.provenance().licence, "MIT OR Apache-2.0");
+}
+
+#[test]
+fn a_pack_of_version_2_opens() {
+    let pack = Pack::open(data("v2.safetensors")).unwrap();
+    pack.verify_all().unwrap();
+    assert_eq!(pack.version(), 2);
+    let int8 = |node: &Node| matches!(node.op, Op::AttentionI8 { heads: 2, .. });
+    assert!(pack.graph("text_encoder").unwrap().nodes.iter().any(int8));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn python_reads_the_same_tensors() {
     let output = Command::new(python).args(["-c", READ]).arg(&path).arg(&again).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(seen["version"], "1");
+    assert_eq!(seen["version"], "2");
     assert_eq!(seen["graphs"], serde_json::json!(["text_encoder", "denoiser", "decoder"]));
     let pack = Pack::open(&path).unwrap();
     assert_eq!(seen["bytes"].as_object().unwrap().len(), pack.tensors().len());

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use plantain::graph::{Node, Op};
 use plantain::pack::Pack;
 use serde_json::Value;
 
@@ -24,9 +25,10 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Packs a pipeline on two prompts and compares it with its ONNX files.
-fn pack_and_verify(name: &str) -> (Pack, Value, Value) {
+fn pack_and_verify(name: &str, recipe: &str) -> (Pack, Value, Value) {
     let folder = tempfile::tempdir().unwrap();
     let at = |file: &str| folder.path().join(file);
+    fs::write(at("recipe.toml"), recipe).unwrap();
     fs::write(at("prompts.txt"), "a red apple\n\na photo of a cat\n").unwrap();
     let (pack, report) = (at("pack.safetensors"), at("report.json"));
     let output = plantain_pack(&[
@@ -37,6 +39,8 @@ fn pack_and_verify(name: &str) -> (Pack, Value, Value) {
         &report,
         &"--calibrate-prompts",
         &at("prompts.txt"),
+        &"--recipe",
+        &at("recipe.toml"),
         &"--board",
         &"rpi-zero2w",
         &"-q",
@@ -92,7 +96,7 @@ fn check_quality(verification: &Value) {
 
 #[test]
 fn a_stable_diffusion_shaped_pipeline_packs_and_verifies() {
-    let (pack, report, verification) = pack_and_verify("sd_small");
+    let (pack, report, verification) = pack_and_verify("sd_small", "");
     check_quality(&verification);
     let names: Vec<&str> = pack.graphs().iter().map(|graph| graph.name.as_str()).collect();
     assert_eq!(names, ["text_encoder", "denoiser", "decoder"]);
@@ -109,12 +113,30 @@ fn a_stable_diffusion_shaped_pipeline_packs_and_verifies() {
 
 #[test]
 fn outliers_cost_no_direction() {
-    let (_, report, verification) = pack_and_verify("sd_outlier");
+    let (_, report, verification) = pack_and_verify("sd_outlier", "");
     check_quality(&verification);
     for network in [0, 1] {
         let equalised = report["networks"][network]["equalised"].as_array().unwrap();
         assert!(!equalised.is_empty());
     }
+}
+
+#[test]
+fn attention_over_many_keys_is_int8_and_outliers_cost_it_no_direction() {
+    let recipe = "size_default = [128, 128]\nsize_max = [128, 128]\n";
+    let (pack, report, verification) = pack_and_verify("sd_outlier", recipe);
+    check_quality(&verification);
+    let attentions = report["networks"][1]["attentions"].as_array().unwrap();
+    assert!(!attentions.is_empty());
+    for attention in attentions {
+        assert_eq!((&attention["keys"], &attention["precision"]), (&256.into(), &"int8".into()));
+        assert!(attention["inside"]["cosine"].as_f64().unwrap() >= 0.995, "{attention}");
+    }
+    let int8 = |node: &&Node| matches!(node.op, Op::AttentionI8 { .. });
+    let nodes = &pack.graph("denoiser").unwrap().nodes;
+    assert_eq!(nodes.iter().filter(int8).count(), attentions.len());
+    assert_eq!(pack.version(), 2);
+    assert!(pack.report().unwrap().unwrap().layers.iter().any(|l| l.node == attentions[0]["node"]));
 }
 
 #[test]

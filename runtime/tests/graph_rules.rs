@@ -57,6 +57,12 @@ fn known_shapes() {
             vec![2, 5, 4],
         ),
         (
+            Op::AttentionI8 { heads: 2, scale: 1.0, causal: false },
+            vec![&[2, 5, 4], &[2, 6, 4], &[2, 6, 4], &[1, 1, 6]],
+            &[],
+            vec![2, 5, 4],
+        ),
+        (
             Op::Gather { table: "t".into(), scale: None, rows: 9 },
             vec![&[2, 7]],
             &[2, 7, 3],
@@ -110,6 +116,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         any_window().prop_map(|window| Op::Pool { kind: PoolKind::Average, window }),
         any::<bool>().prop_map(|transpose_b| Op::BatchMatmul { transpose_b }),
         number.clone().prop_map(|heads| Op::Attention { heads, scale: 1.0, causal: true }),
+        number.clone().prop_map(|heads| Op::AttentionI8 { heads, scale: 1.0, causal: true }),
         number.clone().prop_map(|size| Op::RmsNorm { eps: 0.0, size, gamma: "g".into() }),
         number.clone().prop_map(|groups| Op::GroupNorm {
             groups,

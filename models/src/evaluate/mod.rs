@@ -13,7 +13,7 @@ mod norm;
 mod pointwise;
 mod shape;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use half::f16;
 use plantain::graph::{Binding, DType, DimError, Graph, InputScale, Node, Op, ValueId, bind_shape};
@@ -148,6 +148,8 @@ pub struct Int8Layer {
 pub struct Precision<'a> {
     /// By node index: layers that are quantised.
     pub int8: Option<&'a BTreeMap<usize, Int8Layer>>,
+    /// Node indices: attentions whose products are int8.
+    pub attentions: Option<&'a BTreeSet<usize>>,
     /// Round every value whose stored type is f16.
     pub round_f16: bool,
 }
@@ -273,6 +275,7 @@ impl<'a> Evaluator<'a> {
             shape: &shape,
             binding: self.binding,
             int8,
+            attention_int8: precision.attentions.is_some_and(|nodes| nodes.contains(&index)),
             weights: self.weights,
         };
         if inputs.len() != node.inputs.len() {
@@ -307,6 +310,7 @@ struct Call<'a> {
     shape: &'a [usize],
     binding: Binding,
     int8: Option<&'a Int8Layer>,
+    attention_int8: bool,
     weights: &'a dyn WeightSource,
 }
 
@@ -358,7 +362,7 @@ impl Call<'_> {
         };
         self.require(expected_inputs.contains(&self.inputs.len()))?;
         match op {
-            Op::MatmulI8 { .. } | Op::ConvI8 { .. } => {
+            Op::MatmulI8 { .. } | Op::ConvI8 { .. } | Op::AttentionI8 { .. } => {
                 Err(EvaluateError::Quantised { node: self.node.name.clone(), op: op.name() })
             }
             Op::Constant { tensor } => {
@@ -375,6 +379,9 @@ impl Call<'_> {
                 self.depthwise(weight, bias.as_deref(), window, epilogue)
             }
             Op::BatchMatmul { transpose_b } => self.batch_matmul(*transpose_b),
+            Op::Attention { heads, scale, causal } if self.attention_int8 => {
+                self.attention_int8(*heads as usize, *scale, *causal)
+            }
             Op::Attention { heads, scale, causal } => {
                 self.attention(*heads as usize, *scale, *causal)
             }

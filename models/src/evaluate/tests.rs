@@ -135,7 +135,7 @@ fn int8_of_one_layer_reaches_the_output_and_a_rerun_equals_a_run() {
     let base = evaluator.run(&inputs, Precision::default()).unwrap();
     let layer = Int8Layer { weight: weights["b"].clone(), input: InputScale::Row };
     let layers = BTreeMap::from([(1, layer)]);
-    let precision = Precision { int8: Some(&layers), round_f16: false };
+    let precision = Precision { int8: Some(&layers), ..Precision::default() };
     let whole = evaluator.run(&inputs, precision).unwrap()[3].clone().unwrap();
     let part = evaluator.rerun(&base, &[1], precision).unwrap();
     assert_eq!(part[..], *std::slice::from_ref(&whole));

@@ -1,9 +1,10 @@
-//! Which layers run in int8, with which input scale, and which stay f16.
+//! Which layers run in int8, with which input scale, and which stay f16; which attentions have int8 products.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plantain::graph::{Binding, Graph, InputScale};
 
+use super::attention::{self, AttentionChoice};
 use super::calibrate::Runs;
 use super::layer::Layer;
 use super::weights::Int8Weights;
@@ -41,7 +42,33 @@ pub struct Choice {
     pub static_snr_db: Option<f64>,
 }
 
-/// Decides for every layer of a network, by node.
+/// Every decision about a network, by node.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    /// Matmuls and convolutions.
+    pub layers: BTreeMap<usize, Choice>,
+    /// Attentions that could be int8.
+    pub attentions: BTreeMap<usize, AttentionChoice>,
+}
+
+impl Choices {
+    /// The layers in int8 as the evaluator takes them.
+    pub fn int8_layers(&self) -> BTreeMap<usize, Int8Layer> {
+        let layer = |choice: &Choice| {
+            let (weights, input) = choice.int8.as_ref()?;
+            Some(Int8Layer { weight: weights.dequantise(), input: *input })
+        };
+        self.layers.iter().filter_map(|(&node, choice)| Some((node, layer(choice)?))).collect()
+    }
+
+    /// The attentions in int8.
+    pub fn int8_attentions(&self) -> BTreeSet<usize> {
+        let int8 = |(&node, choice): (&usize, &AttentionChoice)| choice.int8().then_some(node);
+        self.attentions.iter().filter_map(int8).collect()
+    }
+}
+
+/// Decides for every layer and attention of a network.
 ///
 /// # Errors
 /// [`QuantiseError`]
@@ -50,11 +77,12 @@ pub fn choose(
     binding: Binding,
     runs: &Runs,
     options: &Options,
-) -> Result<BTreeMap<usize, Choice>, QuantiseError> {
-    let mut choices = BTreeMap::new();
+) -> Result<Choices, QuantiseError> {
+    let mut choices = Choices::default();
     for layer in Layer::all(&network.graph) {
-        choices.insert(layer.node, alone(network, binding, runs, &layer, options)?);
+        choices.layers.insert(layer.node, alone(network, binding, runs, &layer, options)?);
     }
+    choices.attentions = attention::choose(network, binding, runs, options)?;
     let whole = whole(network, binding, runs, &choices)?;
     if whole.snr_db() < options.snr_db_min {
         keep_worst(network, binding, runs, &mut choices, options, whole)?;
@@ -62,24 +90,16 @@ pub fn choose(
     Ok(choices)
 }
 
-/// The layers of the choices as the evaluator takes them.
-pub fn int8_layers(choices: &BTreeMap<usize, Choice>) -> BTreeMap<usize, Int8Layer> {
-    let layer = |choice: &Choice| {
-        let (weights, input) = choice.int8.as_ref()?;
-        Some(Int8Layer { weight: weights.dequantise(), input: *input })
-    };
-    choices.iter().filter_map(|(&node, choice)| Some((node, layer(choice)?))).collect()
-}
-
 /// Error of the network's outputs with these choices, values stored as their types say.
 fn whole(
     network: &FloatNetwork,
     binding: Binding,
     runs: &Runs,
-    choices: &BTreeMap<usize, Choice>,
+    choices: &Choices,
 ) -> Result<ErrorSums, QuantiseError> {
-    let layers = int8_layers(choices);
-    let precision = Precision { int8: Some(&layers), round_f16: true };
+    let (layers, attentions) = (choices.int8_layers(), choices.int8_attentions());
+    let precision =
+        Precision { int8: Some(&layers), attentions: Some(&attentions), round_f16: true };
     let nodes: Vec<usize> = (0..network.graph.nodes.len()).collect();
     let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
     let mut sums = ErrorSums::default();
@@ -170,7 +190,7 @@ fn layer_error(
 ) -> Result<ErrorSums, QuantiseError> {
     let node = &network.graph.nodes[layer.node];
     let layers = BTreeMap::from([(layer.node, int8)]);
-    let precision = Precision { int8: Some(&layers), round_f16: false };
+    let precision = Precision { int8: Some(&layers), ..Precision::default() };
     let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
     let mut sums = ErrorSums::default();
     for values in samples {
@@ -190,12 +210,13 @@ fn layer_error(
     Ok(sums)
 }
 
-/// Moves layers to f16, most noise for the least work first, until the network's error is small enough.
+/// Moves layers to f16 and attentions to float, most noise for the least work first, until the network's error is small
+/// enough.
 fn keep_worst(
     network: &FloatNetwork,
     binding: Binding,
     runs: &Runs,
-    choices: &mut BTreeMap<usize, Choice>,
+    choices: &mut Choices,
     options: &Options,
     whole_before: ErrorSums,
 ) -> Result<(), QuantiseError> {
@@ -205,24 +226,36 @@ fn keep_worst(
         outputs as f64 * layer.products() as f64
     };
     let layers = Layer::all(graph);
-    let total_work: f64 = layers.iter().map(work).sum();
+    let attentions = choices.int8_attentions();
+    let attention_work = |node: usize| attention::work(graph, runs, node);
+    let total_work: f64 = layers.iter().map(work).sum::<f64>()
+        + attentions.iter().map(|&node| attention_work(node)).sum::<f64>();
     let total_bytes: f64 = layers.iter().map(|layer| layer.len() as f64).sum();
     let evaluator = Evaluator::new(graph, &network.weights, binding);
     // An outlier that one prompt in ten meets must not be missed.
     let count = if total_work < MEASURED_WORK_MAX { usize::MAX } else { SENSITIVITY_SAMPLES_MAX };
-    let mut ranked = Vec::new();
-    for layer in &layers {
-        let Some((weights, input)) = choices[&layer.node].int8.as_ref() else { continue };
-        let int8 = Int8Layer { weight: weights.dequantise(), input: *input };
-        let one = BTreeMap::from([(layer.node, int8)]);
-        let precision = Precision { int8: Some(&one), round_f16: false };
+    let noise_of = |node: usize, precision: Precision| -> Result<ErrorSums, QuantiseError> {
         let mut noise = ErrorSums::default();
         for values in runs.values.iter().take(count) {
-            let found = evaluator.rerun(values, &[layer.node], precision)?;
+            let found = evaluator.rerun(values, &[node], precision)?;
             noise.merge(&outputs_error(graph, values, &found));
         }
+        Ok(noise)
+    };
+    let mut ranked = Vec::new();
+    for layer in &layers {
+        let Some((weights, input)) = choices.layers[&layer.node].int8.as_ref() else { continue };
+        let int8 = Int8Layer { weight: weights.dequantise(), input: *input };
+        let one = BTreeMap::from([(layer.node, int8)]);
+        let precision = Precision { int8: Some(&one), ..Precision::default() };
+        let noise = noise_of(layer.node, precision)?;
         let share = (work(layer) / total_work).max(layer.len() as f64 / total_bytes);
         ranked.push((layer.node, noise, share));
+    }
+    for &node in &attentions {
+        let one = BTreeSet::from([node]);
+        let precision = Precision { attentions: Some(&one), ..Precision::default() };
+        ranked.push((node, noise_of(node, precision)?, attention_work(node) / total_work));
     }
     ranked.sort_by(|a, b| (b.1.noise() / b.2).total_cmp(&(a.1.noise() / a.2)));
     // What single layers explain of the whole noise scales what is left without them.
@@ -245,10 +278,12 @@ fn keep_worst(
             left -= noise.noise();
             share_sum += share;
             kept_any = true;
-            if let Some(choice) = choices.get_mut(&node) {
+            let reason = format!("alone it brings the network to {:.1} dB", noise.snr_db());
+            if let Some(choice) = choices.layers.get_mut(&node) {
                 choice.int8 = None;
-                choice.kept_f16 =
-                    Some(format!("alone it brings the network to {:.1} dB", noise.snr_db()));
+                choice.kept_f16 = Some(reason);
+            } else if let Some(choice) = choices.attentions.get_mut(&node) {
+                choice.kept_float = Some(reason);
             }
         }
         if !kept_any {

@@ -6,7 +6,8 @@ use half::f16;
 use plantain::graph::{DType, Graph, InputScale, Op, Weight};
 use plantain::pack::panel::{PanelShape, pack_f16};
 
-use super::choose::Choice;
+use super::attention::AttentionChoice;
+use super::choose::Choices;
 use super::layer::Layer;
 use super::weights::Int8Weights;
 use crate::lower::FloatNetwork;
@@ -94,10 +95,7 @@ impl Store<'_> {
 }
 
 /// Turns the float form into what the engine runs. Value types are taken as they stand.
-pub fn emit(
-    network: &FloatNetwork,
-    choices: &BTreeMap<usize, Choice>,
-) -> (Graph, Vec<StoredTensor>) {
+pub fn emit(network: &FloatNetwork, choices: &Choices) -> (Graph, Vec<StoredTensor>) {
     let mut graph = network.graph.clone();
     let name = graph.name.clone();
     let mut store = Store { graph: &name, tensors: Vec::new(), index: BTreeMap::new() };
@@ -108,11 +106,16 @@ pub fn emit(
             Op::MatmulF16 { .. } | Op::ConvF16 { .. } => {
                 let layer =
                     Layer::at(&network.graph, index).expect("matmuls and convolutions are layers");
-                let int8 = choices.get(&index).and_then(|choice| choice.int8.as_ref());
+                let int8 = choices.layers.get(&index).and_then(|choice| choice.int8.as_ref());
                 match int8 {
                     Some((weights, input)) => int8_op(network, &layer, weights, *input, &mut store),
                     None => f16_op(network, &layer, &mut store),
                 }
+            }
+            Op::Attention { heads, scale, causal }
+                if choices.attentions.get(&index).is_some_and(AttentionChoice::int8) =>
+            {
+                Op::AttentionI8 { heads: *heads, scale: *scale, causal: *causal }
             }
             op => other_op(network, op, &node, output, &mut store),
         };

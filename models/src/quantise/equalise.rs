@@ -204,7 +204,7 @@ fn noise(
         let weight = Int8Weights::quantise(&weights, layer.n, &energy).dequantise();
         let int8 = Int8Layer { weight, input: InputScale::Row };
         let layers = BTreeMap::from([(layer.node, int8)]);
-        let precision = Precision { int8: Some(&layers), round_f16: false };
+        let precision = Precision { int8: Some(&layers), ..Precision::default() };
         let evaluator = Evaluator::new(graph, &network.weights, binding);
         for values in runs.values.iter().take(SAMPLES_MAX) {
             let mut overlay: Vec<Option<Array>> = Vec::new();

@@ -4,8 +4,10 @@
 //! order, and what it cost, layer by layer. Never: files, ONNX, prompts.
 //!
 //! Weights are symmetric int8 by output channel, activations dynamic int8 by row, or calibrated by tensor where
-//! a convolution loses nothing by it. Layers stay f16 by measurement only, or because the user named them.
+//! a convolution loses nothing by it. Layers stay f16 by measurement only, or because the user named them. Attentions over many
+//! keys have int8 products on the same terms; the others stay float.
 
+mod attention;
 pub mod calibrate;
 mod choose;
 mod emit;
@@ -26,12 +28,12 @@ pub use weights::Int8Weights;
 
 use crate::evaluate::{EvaluateError, Evaluator, Precision};
 use crate::lower::FloatNetwork;
-use crate::report::{ErrorSums, LayerRow, NetworkReport};
+use crate::report::{AttentionRow, ErrorSums, LayerRow, NetworkReport};
 
 /// What may be chosen about quantising.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Layers whose `network/node` name matches one of these stay f16; `*` stands for anything.
+    /// Layers whose `network/node` name matches one of these stay f16, and attentions float; `*` stands for anything.
     pub keep_f16: Vec<String>,
     /// Layers move to f16 until the network's outputs are at least this good.
     pub snr_db_min: f64,
@@ -145,12 +147,12 @@ fn report(
     network: &FloatNetwork,
     binding: plantain::graph::Binding,
     runs: &calibrate::Runs,
-    choices: &BTreeMap<usize, choose::Choice>,
+    choices: &choose::Choices,
     (options, equalised, tensors): (&Options, Vec<String>, &[StoredTensor]),
 ) -> Result<NetworkReport, QuantiseError> {
     let graph = &network.graph;
-    let int8 = choose::int8_layers(choices);
-    let precision = Precision { int8: Some(&int8), round_f16: true };
+    let (int8, attentions) = (choices.int8_layers(), choices.int8_attentions());
+    let precision = Precision { int8: Some(&int8), attentions: Some(&attentions), round_f16: true };
     let evaluator = Evaluator::new(graph, &network.weights, binding);
     let nodes: Vec<usize> = (0..graph.nodes.len()).collect();
     let mut whole = ErrorSums::default();
@@ -176,7 +178,7 @@ fn report(
     let layers = Layer::all(graph)
         .iter()
         .map(|layer| {
-            let choice = &choices[&layer.node];
+            let choice = &choices.layers[&layer.node];
             let input = choice.int8.as_ref().map(|(_, input)| *input);
             LayerRow {
                 node: layer.name.to_owned(),
@@ -197,6 +199,14 @@ fn report(
             }
         })
         .collect();
+    let attention = |(node, choice): (&usize, &attention::AttentionChoice)| AttentionRow {
+        node: graph.nodes[*node].name.clone(),
+        keys: choice.keys,
+        precision: if choice.int8() { "int8" } else { "float" },
+        alone: choice.alone.into(),
+        inside: inside.get(node).copied().unwrap_or_default().into(),
+        kept_float: choice.kept_float.clone(),
+    };
     let tables = graph.nodes.iter().filter(|node| matches!(node.op, Op::Gather { .. })).count();
     Ok(NetworkReport {
         network: graph.name.clone(),
@@ -208,6 +218,7 @@ fn report(
         int8_tables: tables,
         tensor_bytes: tensors.iter().map(|tensor| tensor.data.bytes()).sum(),
         layers,
+        attentions: choices.attentions.iter().map(attention).collect(),
     })
 }
 

@@ -86,6 +86,19 @@ fn value(name: &str, shape: &[usize]) -> Value {
     }
 }
 
+/// One attention of four heads of 16 over so many keys.
+fn attention(keys: usize) -> FloatNetwork {
+    let mut b = Builder::new("attention", &[1, keys, 64]);
+    let [q, k, v] = ["q", "k", "v"].map(|name| {
+        let id = b.matmul(name, 0, 64, 64);
+        b.network.graph.values[id as usize].shape[1] = Dim::fixed(keys);
+        id
+    });
+    let op = Op::Attention { heads: 4, scale: 0.25, causal: false };
+    b.node("attention", op, &[q, k, v], &[1, keys, 64]);
+    b.network
+}
+
 /// A transformer's attention and gated feed-forward, 64 wide.
 fn block() -> FloatNetwork {
     let mut b = Builder::new("block", &[1, 12, 64]);
@@ -191,6 +204,44 @@ fn layers_stay_f16_when_named_or_when_the_network_asks_for_more() {
     let capped = Options { f16_share_max: 0.0, ..strict };
     let report = quantise(&block(), &samples, &capped).unwrap().report;
     assert!(report.layers.iter().all(|layer| layer.kept_f16.is_none()));
+}
+
+#[test]
+fn attention_over_many_keys_is_int8_where_it_may_be() {
+    let run = |keys: usize, options: &Options| {
+        quantise(&attention(keys), &samples(&[1, keys, 64], 2), options).unwrap()
+    };
+    let int8 = |quantised: &Quantised| {
+        quantised.graph.nodes.iter().any(|node| matches!(node.op, Op::AttentionI8 { heads: 4, .. }))
+    };
+    let usual = run(300, &Options::default());
+    let report = &usual.report;
+    assert!(int8(&usual) && report.attentions[0].keys == 300, "{report}");
+    assert!(report.attentions[0].alone.snr_db > 30.0 && report.outputs.cosine > 0.995, "{report}");
+    assert!(report.to_string().contains(" 300 keys  int8, attention"), "{report}");
+
+    let few = run(255, &Options::default());
+    assert!(!int8(&few) && few.report.attentions.is_empty());
+    let named = Options { keep_f16: vec!["*/attention".to_owned()], ..Options::default() };
+    assert!(!int8(&run(300, &named)));
+    // Other channels dominate queries than keys, so that either's rest is lost.
+    let mut lopsided = attention(300);
+    for (tensor, channel) in [("q.w", 0), ("k.w", 1)] {
+        let weights = &mut lopsided.weights.get_mut(tensor).unwrap().data;
+        for row in weights.chunks_mut(64).skip(channel).step_by(16) {
+            row.iter_mut().for_each(|w| *w *= 100.0);
+        }
+    }
+    let plain = Options { equalise: false, ..Options::default() };
+    let lopsided = quantise(&lopsided, &samples(&[1, 300, 64], 2), &plain).unwrap();
+    let reason = lopsided.report.attentions[0].kept_float.clone().unwrap();
+    assert!(!int8(&lopsided) && reason.contains("below 20 dB"), "{reason}");
+    // The network asks for more than int8 gives: attention goes back to float like any layer. Every layer has a third of
+    // the weights.
+    let strict = Options { snr_db_min: 60.0, f16_share_max: 2.0, ..Options::default() };
+    let strict = run(300, &strict);
+    let reason = strict.report.attentions[0].kept_float.clone().unwrap();
+    assert!(!int8(&strict) && reason.contains("alone it brings the network to"), "{reason}");
 }
 
 #[test]

@@ -63,6 +63,24 @@ pub struct LayerRow {
     pub kept_f16: Option<String>,
 }
 
+/// One attention over many keys; those over few stay float and are not listed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttentionRow {
+    /// Node.
+    pub node: String,
+    /// Keys of one sample.
+    pub keys: usize,
+    /// How its products run: `int8` or `float`.
+    pub precision: &'static str,
+    /// Its error on float inputs, in int8 (even if it stays float).
+    pub alone: Error,
+    /// Error of its output inside the quantised network.
+    pub inside: Error,
+    /// Why it stays float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_float: Option<String>,
+}
+
 /// One network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkReport {
@@ -84,6 +102,9 @@ pub struct NetworkReport {
     pub tensor_bytes: usize,
     /// In execution order.
     pub layers: Vec<LayerRow>,
+    /// In execution order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attentions: Vec<AttentionRow>,
 }
 
 /// What packing found out.
@@ -106,8 +127,20 @@ impl PackingReport {
                 kept_f16: layer.kept_f16.clone(),
             })
         });
+        let attentions = self.networks.iter().flat_map(|network| {
+            network.attentions.iter().map(|attention| plantain::pack::LayerReport {
+                network: network.network.clone(),
+                node: attention.node.clone(),
+                error: if attention.kept_float.is_some() {
+                    0.0
+                } else {
+                    attention.alone.relative as f32
+                },
+                kept_f16: attention.kept_float.clone(),
+            })
+        });
         plantain::pack::Report {
-            layers: layers.collect(),
+            layers: layers.chain(attentions).collect(),
             networks: self
                 .networks
                 .iter()

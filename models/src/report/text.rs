@@ -62,6 +62,22 @@ impl fmt::Display for NetworkReport {
                 None => writeln!(f)?,
             }
         }
+        for attention in &self.attentions {
+            write!(
+                f,
+                "  {:>8.1} {:>9.1} {:>8.5} {:>4} keys  {}, {}",
+                attention.alone.snr_db,
+                attention.inside.snr_db,
+                attention.inside.cosine,
+                attention.keys,
+                attention.precision,
+                attention.node,
+            )?;
+            match &attention.kept_float {
+                Some(reason) => writeln!(f, " ({reason})")?,
+                None => writeln!(f)?,
+            }
+        }
         Ok(())
     }
 }

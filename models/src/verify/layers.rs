@@ -1,6 +1,6 @@
 //! Error by layer: the pack's own weights, evaluated as int8 would see them, against tract's float run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use half::f16;
 use plantain::graph::{DType, Graph, InputScale, Op, Weight};
@@ -31,6 +31,8 @@ pub(super) struct Unpacked {
     pub weights: HashMap<String, Vec<f32>>,
     /// The layers that are int8, by node.
     pub int8: BTreeMap<usize, Int8Layer>,
+    /// The attentions that are int8, by node.
+    pub attentions: BTreeSet<usize>,
 }
 
 impl Unpacked {
@@ -39,8 +41,12 @@ impl Unpacked {
     /// # Errors
     /// [`PackError`] if a tensor's bytes are not what its hash says.
     pub fn new(pack: &Pack, graph: &Graph) -> Result<Self, PackError> {
-        let mut unpacked =
-            Unpacked { graph: graph.clone(), weights: HashMap::new(), int8: BTreeMap::new() };
+        let mut unpacked = Unpacked {
+            graph: graph.clone(),
+            weights: HashMap::new(),
+            int8: BTreeMap::new(),
+            attentions: BTreeSet::new(),
+        };
         for index in 0..graph.nodes.len() {
             let op = unpacked.op(pack, graph, index)?;
             unpacked.graph.nodes[index].op = op;
@@ -64,6 +70,10 @@ impl Unpacked {
                 let weight = self.int8(pack, index, weight, shape, *input_scale)?;
                 let (c, n, window, epilogue) = (*c, *n, *window, *epilogue);
                 op = Op::ConvF16 { weight, c, n, window, epilogue };
+            }
+            Op::AttentionI8 { heads, scale, causal } => {
+                op = Op::Attention { heads: *heads, scale: *scale, causal: *causal };
+                self.attentions.insert(index);
             }
             Op::MatmulF16 { weight, k, n, .. } => {
                 self.half(pack, weight, *n as usize, *k as usize)?;

@@ -243,7 +243,11 @@ fn compare(
     for &(binding, inputs) in runs.iter().take(LAYER_SAMPLES_MAX) {
         let float = tract.values(network, binding, inputs, &names).map_err(failed)?;
         let evaluator = Evaluator::new(&unpacked.graph, &unpacked.weights, binding);
-        let precision = Precision { int8: Some(&unpacked.int8), round_f16: true };
+        let precision = Precision {
+            int8: Some(&unpacked.int8),
+            attentions: Some(&unpacked.attentions),
+            round_f16: true,
+        };
         let found = evaluator
             .run(inputs, precision)
             .map_err(|error| PackingError::Quantise(QuantiseError::from(error)))?;

@@ -43,7 +43,8 @@ pub(crate) struct Work {
     pub tensors: Vec<Range<usize>>,
     /// f32 values of scratch of each worker.
     pub worker_values: usize,
-    /// Where a slice starts; values of one row in one group, for the moments of a group norm.
+    /// Where a slice starts; values of one row in one group, for the moments of a group norm; keys, for attention in
+    /// int8.
     pub number: usize,
 }
 

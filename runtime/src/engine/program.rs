@@ -301,6 +301,9 @@ fn work(
         (Op::GroupNorm { groups, .. }, Pass::Combine) => {
             x.map_or(0, |x| x.row_len / *groups as usize)
         }
+        (Op::AttentionI8 { .. }, Pass::Attend) => {
+            plan.tasks.layouts[node.inputs[1].index()].shape[1]
+        }
         _ => 0,
     };
     Ok(Work {

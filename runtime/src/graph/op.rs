@@ -267,6 +267,16 @@ pub enum Op {
         /// Key `j` is seen by query `i` only if `j <= i`.
         causal: bool,
     },
+    /// As [`Op::Attention`], with both products in int8: see [`crate::kernel::AttentionI8`]. Packs that hold one have
+    /// format version 2.
+    AttentionI8 {
+        /// Heads.
+        heads: u32,
+        /// Factor on the scores.
+        scale: f32,
+        /// Key `j` is seen by query `i` only if `j <= i`.
+        causal: bool,
+    },
     /// `(x - mean) / sqrt(var + eps) * gamma + beta` over the last dimension. ONNX LayerNormalization.
     LayerNorm {
         /// Inside the root.
@@ -420,6 +430,7 @@ impl Op {
             Op::Depthwise { .. } => "depthwise",
             Op::BatchMatmul { .. } => "batch_matmul",
             Op::Attention { .. } => "attention",
+            Op::AttentionI8 { .. } => "attention_i8",
             Op::LayerNorm { .. } => "layer_norm",
             Op::RmsNorm { .. } => "rms_norm",
             Op::GroupNorm { .. } => "group_norm",

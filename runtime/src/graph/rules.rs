@@ -38,7 +38,7 @@ fn operands(op: &Op) -> (usize, usize) {
             let count = 1 + usize::from(op.residual());
             (count, count)
         }
-        Op::Attention { .. } => (3, 4),
+        Op::Attention { .. } | Op::AttentionI8 { .. } => (3, 4),
         Op::BatchMatmul { .. } | Op::Binary { .. } => (2, 2),
         Op::Modulate => (3, 3),
         Op::Concat { .. } => (1, CONCAT_INPUTS_MAX),
@@ -57,7 +57,7 @@ fn ranks(op: &Op) -> (usize, usize) {
         | Op::PixelUnshuffle { .. }
         | Op::Pad { .. }
         | Op::Pool { .. } => (4, 4),
-        Op::Attention { .. } => (3, 3),
+        Op::Attention { .. } | Op::AttentionI8 { .. } => (3, 3),
         Op::GroupNorm { .. } => (3, 4),
         Op::Gather { .. } => (2, 2),
         Op::TimestepEmbedding { .. } => (1, 1),
@@ -168,7 +168,9 @@ pub(super) fn check_dtypes(op: &Op, inputs: &[DType], output: DType) -> Result<(
             DType::I32 => float_out(),
             other => fault(0, "I32", other),
         },
-        Op::Attention { .. } if inputs.len() == 4 && inputs[3] != DType::F32 => {
+        Op::Attention { .. } | Op::AttentionI8 { .. }
+            if inputs.len() == 4 && inputs[3] != DType::F32 =>
+        {
             fault(3, "F32, as masks are", inputs[3])
         }
         _ => floats_in().and_then(|()| float_out()),
@@ -230,7 +232,7 @@ fn check_eps(eps: f32) -> Result<(), Fault> {
     (eps.is_finite() && eps >= 0.0).then_some(()).ok_or_else(fault)
 }
 
-fn check_products(k: u64) -> Result<(), Fault> {
+pub(super) fn check_products(k: u64) -> Result<(), Fault> {
     let fault = || Fault::TooManyProducts { k, max: PRODUCTS_MAX };
     (k <= PRODUCTS_MAX).then_some(()).ok_or_else(fault)
 }
@@ -272,7 +274,7 @@ pub(super) fn check_parameters(op: &Op) -> Result<(), Fault> {
             check_window(window)
         }
         Op::Depthwise { window, .. } | Op::Pool { window, .. } => check_window(window),
-        Op::Attention { heads, scale, .. } => {
+        Op::Attention { heads, scale, .. } | Op::AttentionI8 { heads, scale, .. } => {
             positive("heads", *heads).and_then(|()| finite("scale", *scale))
         }
         Op::LayerNorm { eps, .. } => check_eps(*eps),

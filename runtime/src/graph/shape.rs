@@ -3,7 +3,7 @@
 //! Enters: an op, its inputs' sizes, the stated size of its output (which ops such as reshape and slice
 //! take as theirs). Leaves: the output's size. Never: values, types.
 
-use super::rules::check_operands;
+use super::rules::{check_operands, check_products};
 use super::{Binding, Dim, Fault, Op, Window};
 
 /// The shape of a node's output.
@@ -35,6 +35,11 @@ pub fn output_shape(
         Op::Depthwise { window, .. } | Op::Pool { window, .. } => windowed(x, window, x[3])?,
         Op::BatchMatmul { transpose_b } => batch_matmul(x, inputs[1], *transpose_b)?,
         Op::Attention { heads, .. } => attention(inputs, *heads as usize)?,
+        Op::AttentionI8 { heads, .. } => {
+            let shape = attention(inputs, *heads as usize)?;
+            check_products((last(x) as u64 / u64::from(*heads)).next_multiple_of(4))?;
+            shape
+        }
         Op::LayerNorm { .. } | Op::Unary { .. } | Op::Softmax | Op::Cast => x.to_vec(),
         Op::RmsNorm { size, .. } => {
             divides("last dimension", last(x), *size as usize)?;

@@ -113,6 +113,11 @@ impl Pack {
         self.file_bytes().len() as u64
     }
 
+    /// Version of its format.
+    pub fn version(&self) -> u32 {
+        self.contents.version
+    }
+
     /// The networks, in the order in which a picture needs them.
     pub fn graphs(&self) -> &[Graph] {
         &self.contents.graphs

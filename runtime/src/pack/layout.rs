@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::meta::{Golden, Provenance, Report, TensorMeta};
 use super::{PAD_PREFIX, PAGE_BYTES, TENSOR_ALIGN_BYTES, TensorType, VERSION};
-use crate::graph::Graph;
+use crate::graph::{Graph, Node, Op};
 use crate::hash::hex;
 use crate::pipeline::PipelineSpec;
 
@@ -140,7 +140,7 @@ fn strings(metadata: &Metadata, tensors: &[TensorEntry]) -> Map<String, Value> {
     let mut map = Map::new();
     let mut put = |key: &str, text: String| map.insert(key.to_owned(), Value::String(text));
     put("plantain.header_sha256", "0".repeat(64));
-    put("plantain.version", VERSION.to_string());
+    put("plantain.version", version(&metadata.graphs).to_string());
     put("plantain.graphs", text(&metadata.graphs));
     if let Some(pipeline) = &metadata.pipeline {
         put("plantain.pipeline", text(pipeline));
@@ -164,6 +164,12 @@ fn strings(metadata: &Metadata, tensors: &[TensorEntry]) -> Map<String, Value> {
     }
     put("plantain.tensors", Value::Object(metas).to_string());
     map
+}
+
+/// The oldest format version that has every op of some graphs.
+fn version(graphs: &[Graph]) -> u32 {
+    let newer = |node: &Node| matches!(node.op, Op::AttentionI8 { .. });
+    if graphs.iter().flat_map(|graph| &graph.nodes).any(newer) { VERSION } else { 1 }
 }
 
 fn text(value: &impl Serialize) -> String {

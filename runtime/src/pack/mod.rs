@@ -39,7 +39,8 @@
 //! | `plantain.report` | what the packer found out, [`Report`]; may be absent |
 //! | `plantain.tensors` | object: tensor name to `{"sha256": .., "shape": [..]}`; the shape only where it differs from the stored one |
 //!
-//! Other keys are ignored; what a reader must not ignore gets a new version.
+//! Other keys are ignored; what a reader must not ignore gets a new version. Version 2 adds the op `attention_i8`; a pack without it is
+//! still written as version 1.
 //!
 //! # Never edited in place
 //!
@@ -70,8 +71,8 @@ pub use meta::{Golden, GoldenBinding, LayerReport, Provenance, Report, Source};
 pub use signature::PublicKey;
 pub use tensor::{Tensor, TensorType};
 
-/// The newest format version that this library reads, and the one that it writes.
-pub const VERSION: u32 = 1;
+/// The newest format version that this library reads. It writes the oldest that has what a pack holds.
+pub const VERSION: u32 = 2;
 /// The longest header, in bytes.
 pub const HEADER_BYTES_MAX: u64 = 16 << 20;
 /// Tensors start on, and are, multiples of this many bytes.

@@ -19,6 +19,8 @@ use crate::pipeline::PipelineSpec;
 /// What a verified pack holds.
 #[derive(Debug)]
 pub(super) struct Contents {
+    /// Of the format.
+    pub version: u32,
     pub graphs: Vec<Graph>,
     pub pipeline: Option<PipelineSpec>,
     pub provenance: Provenance,
@@ -53,14 +55,16 @@ pub(super) fn read(file: &[u8]) -> Result<Contents, PackFault> {
     let (header, hash) = sealed(file)?;
     let found =
         header.metadata.get("plantain.version").ok_or(PackFault::NoKey("plantain.version"))?;
-    if !found.parse::<u32>().is_ok_and(|version| (1..=VERSION).contains(&version)) {
+    let known = |version: &u32| (1..=VERSION).contains(version);
+    let Some(version) = found.parse::<u32>().ok().filter(known) else {
         return Err(PackFault::NewerVersion { found: found.chars().take(20).collect() });
-    }
+    };
     let header_bytes = header_bytes(file);
     let tensors = tensors(&header, file.len(), header_bytes)?;
     let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
     by_name.sort_by(|&a, &b| tensors[a as usize].name.cmp(&tensors[b as usize].name));
     let contents = Contents {
+        version,
         graphs: json(&header, "plantain.graphs")?.ok_or(PackFault::NoKey("plantain.graphs"))?,
         pipeline: json(&header, "plantain.pipeline")?,
         provenance: json(&header, "plantain.provenance")?

@@ -14,8 +14,13 @@ pub fn task_macs(graph: &Graph, tasks: &Tasks, task: &Task) -> u64 {
     let output = &tasks.layouts[task.output];
     let values = output.len() as u64;
     let input = |index: usize| &tasks.layouts[task.inputs[index]];
-    if task.pass != Pass::Whole {
-        return 0;
+    match task.pass {
+        Pass::Whole => {}
+        Pass::Attend => {
+            let keys = graph.nodes[task.node].inputs[1].index();
+            return 2 * values * tasks.layouts[keys].shape[1] as u64;
+        }
+        _ => return 0,
     }
     match &graph.nodes[task.node].op {
         Op::MatmulI8 { k, .. } | Op::MatmulF16 { k, .. } => values * u64::from(*k),

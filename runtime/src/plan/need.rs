@@ -54,7 +54,7 @@ pub fn need(op: &Op, index: usize, input: &Layout, output: &Layout, rows: Range<
         | Op::Cast => same(input, output, rows),
         Op::Gather { .. } => all(),
         Op::Binary { .. } | Op::Modulate => broadcast(input, output, rows),
-        Op::Attention { .. } | Op::BatchMatmul { .. } => {
+        Op::Attention { .. } | Op::AttentionI8 { .. } | Op::BatchMatmul { .. } => {
             if index == 0 {
                 same(input, output, rows)
             } else {

@@ -245,7 +245,13 @@ pub(super) fn label(graph: &Graph, plan: &Plan, owner: Owner) -> String {
         Owner::Scratch => "scratch".to_owned(),
         Owner::Slot(slot) => match graph.values.get(slot) {
             Some(value) => format!("{} {:?}", value.name, plan.tasks.layouts[slot].shape),
-            None => "statistics of a group norm".to_owned(),
+            None => {
+                let made = |task: &&super::Task| task.output == slot;
+                match plan.tasks.tasks.iter().find(made).map(|task| task.pass) {
+                    Some(Pass::Keys) => "keys and values in int8".to_owned(),
+                    _ => "statistics of a group norm".to_owned(),
+                }
+            }
         },
     }
 }

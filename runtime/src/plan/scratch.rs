@@ -5,7 +5,7 @@
 
 use crate::arena::align_up;
 use crate::graph::{Graph, Op, ResizeMode, Window};
-use crate::kernel::Attention;
+use crate::kernel::{Attention, AttentionI8};
 use crate::pack::panel::PANEL_GROUP;
 
 use super::layout::Layout;
@@ -110,7 +110,7 @@ pub fn worker_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
     let input = |index: usize| &tasks.layouts[task.inputs[index]];
     match (task.pass, &graph.nodes[task.node].op) {
         (Pass::Moments, _) => input(0).row_len + input(0).channels(),
-        (Pass::Combine, _) => 0,
+        (Pass::Combine | Pass::Keys, _) => 0,
         (Pass::Normalise, _) => piece(output),
         (_, op) => match op {
             Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Softmax => output.channels(),
@@ -121,6 +121,10 @@ pub fn worker_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
             Op::Attention { heads, .. } => {
                 let head = output.channels() / *heads as usize;
                 Attention::scratch(ATTENTION_QUERIES, head)
+            }
+            Op::AttentionI8 { heads, .. } => {
+                let head = output.channels() / *heads as usize;
+                AttentionI8::scratch(ATTENTION_I8_QUERIES, head)
             }
             Op::BatchMatmul { transpose_b } => {
                 let matrix = if *transpose_b { input(1).channels() * output.channels() } else { 0 };

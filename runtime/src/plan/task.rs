@@ -1,9 +1,9 @@
 //! The work of a graph, cut where a result needs a whole value first.
 //!
 //! Enters: a graph under a binding. Leaves: [`Tasks`]: tasks over slots. A slot is a value of the graph or a
-//! hidden value that only the plan knows. All nodes are one task each but group norms, which are three: the
+//! hidden value that only the plan knows. All nodes are one task each but two kinds. Group norms are three: the
 //! moments of each row (as rows come), their combination (once all rows are there) and the norm itself (row by
-//! row again).
+//! row again). Attention in int8 is two: all keys and values go to int8 once, then queries meet them row by row.
 
 use crate::graph::{Binding, DType, Graph, Op, Unary, ValueId, validate_bound};
 
@@ -11,6 +11,7 @@ use super::PlanError;
 use super::layout::Layout;
 use super::need::{Need, need};
 use super::scratch::GROUPS_MAX;
+use crate::kernel::{ATTENTION_KEYS, KeyTile};
 
 /// What part of its node a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +24,10 @@ pub enum Pass {
     Combine,
     /// Group norm: applies them.
     Normalise,
+    /// Attention in int8: keys and values, by tile of keys and head.
+    Keys,
+    /// Attention in int8: queries by those.
+    Attend,
 }
 
 /// One node, or one pass of it.
@@ -152,6 +157,26 @@ impl Tasks {
                     tasks.push(task(Pass::Combine, vec![moments], moments + 1));
                     tasks.push(task(Pass::Normalise, vec![inputs[0], moments + 1], output));
                 }
+                Op::AttentionI8 { heads, .. } => {
+                    let k = &layouts[inputs[1]];
+                    let (samples, heads) = (k.shape[0], *heads as usize);
+                    let words = heads * KeyTile::words(k.channels() / heads);
+                    let tiles = k.shape[1].div_ceil(ATTENTION_KEYS);
+                    let hidden = layouts.len();
+                    layouts.push(Layout::new(vec![samples, tiles, words], DType::F32));
+                    sources.push(Source::Computed);
+                    let task = |pass, inputs, output| Task {
+                        node: index,
+                        pass,
+                        inputs,
+                        output,
+                        then: None,
+                    };
+                    tasks.push(task(Pass::Keys, inputs[1..3].to_vec(), hidden));
+                    let mask = inputs.get(3).copied();
+                    let operands = [inputs[0], hidden].into_iter().chain(mask).collect();
+                    tasks.push(task(Pass::Attend, operands, output));
+                }
                 Op::Unary { function } if join && ends(graph, inputs[0], &layouts, output) => {
                     let mut makers =
                         tasks.iter_mut().filter(|task: &&mut Task| task.output == inputs[0]);
@@ -189,8 +214,8 @@ impl Tasks {
         match (task.pass, index) {
             _ if rows.is_empty() => Need::Rows(0..0),
             (Pass::Whole, _) => need(&graph.nodes[task.node].op, index, input, output, rows),
-            (Pass::Moments, _) | (Pass::Normalise, 0) => Need::Rows(rows),
-            (Pass::Combine, _) | (Pass::Normalise, _) => Need::All,
+            (Pass::Moments, _) | (Pass::Normalise | Pass::Attend, 0) => Need::Rows(rows),
+            (Pass::Combine | Pass::Keys, _) | (Pass::Normalise | Pass::Attend, _) => Need::All,
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use plantain::pack::{Pack, PublicKey};
 
-pub use summary::{Inspection, Layer, Network, Port, Precision};
+pub use summary::{Attention, Inspection, Layer, Network, Port, Precision};
 
 use super::{PackChoice, Refusal, refuse};
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use plantain::graph::{DType, Graph, Node, Op, ValueId, Window, tensor_needs};
-use plantain::pack::{
-    GoldenBinding, PAD_PREFIX, Pack, PackError, Provenance, Report, TensorType, VERSION,
-};
+use plantain::pack::{GoldenBinding, PAD_PREFIX, Pack, PackError, Provenance, Report, TensorType};
 use plantain::pipeline::PipelineSpec;
 use serde::Serialize;
 
@@ -17,7 +15,7 @@ pub struct Inspection {
     pub path: PathBuf,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Format version that this plantain reads.
+    /// Version of its format.
     pub version: u32,
     /// The header's SHA-256, which names the pack.
     pub hash: String,
@@ -64,6 +62,8 @@ pub struct Network {
     pub cosine: Option<f32>,
     /// Layers with a weight, in execution order.
     pub layers: Vec<Layer>,
+    /// In execution order.
+    pub attentions: Vec<Attention>,
 }
 
 /// An input or output.
@@ -109,6 +109,21 @@ pub struct Layer {
     pub kept_f16: Option<String>,
 }
 
+/// A node that is an attention.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Attention {
+    /// The node's name.
+    pub name: String,
+    /// `int8` or `float`: its products.
+    pub precision: &'static str,
+    /// Heads.
+    pub heads: u32,
+    /// Relative error against float, by the packer's report; 0 where it stayed float though it has many keys.
+    pub error: Option<f32>,
+    /// Why it stayed float, by the packer's report.
+    pub kept_float: Option<String>,
+}
+
 impl Inspection {
     /// Describes a pack from its header.
     ///
@@ -125,7 +140,7 @@ impl Inspection {
         Ok(Inspection {
             path: pack.path().to_owned(),
             bytes: pack.bytes(),
-            version: VERSION,
+            version: pack.version(),
             hash: pack.hash(),
             sha256: None,
             verified: false,
@@ -155,16 +170,30 @@ impl Inspection {
 fn network(pack: &Pack, graph: &Graph, report: &Report) -> Network {
     let mut ops = BTreeMap::new();
     let mut names = std::collections::BTreeSet::new();
-    let mut layers = Vec::new();
+    let (mut layers, mut attentions) = (Vec::new(), Vec::new());
     for node in &graph.nodes {
         *ops.entry(node.op.name().to_owned()).or_default() += 1;
         let needs: Vec<&str> =
             tensor_needs(graph, node).unwrap_or_default().iter().map(|need| need.name).collect();
+        let noted = report
+            .layers
+            .iter()
+            .find(|layer| layer.network == graph.name && layer.node == node.name);
+        let attention = match node.op {
+            Op::Attention { heads, .. } => Some((heads, "float")),
+            Op::AttentionI8 { heads, .. } => Some((heads, "int8")),
+            _ => None,
+        };
+        if let Some((heads, precision)) = attention {
+            attentions.push(Attention {
+                name: node.name.clone(),
+                precision,
+                heads,
+                error: noted.map(|noted| noted.error),
+                kept_float: noted.and_then(|noted| noted.kept_f16.clone()),
+            });
+        }
         if let Some((shape, precision)) = weight(pack, graph, node) {
-            let noted = report
-                .layers
-                .iter()
-                .find(|layer| layer.network == graph.name && layer.node == node.name);
             layers.push(Layer {
                 name: node.name.clone(),
                 op: node.op.name(),
@@ -193,6 +222,7 @@ fn network(pack: &Pack, graph: &Graph, report: &Report) -> Network {
         precision: precision.into_iter().filter(|precision| precision.layers > 0).collect(),
         cosine: report.networks.get(&graph.name).copied(),
         layers,
+        attentions,
     }
 }
 

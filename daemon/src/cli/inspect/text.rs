@@ -112,6 +112,11 @@ fn network_lines(f: &mut fmt::Formatter<'_>, network: &Network) -> fmt::Result {
     if let Some(cosine) = network.cosine {
         line(f, "cosine", format_args!("{cosine:.5} against float"))?;
     }
+    if !network.attentions.is_empty() {
+        let int8 = network.attentions.iter().filter(|a| a.precision == "int8").count();
+        let float = network.attentions.len() - int8;
+        line(f, "attention", format_args!("{int8} with int8 products, {float} in float"))?;
+    }
     let wide = network.layers.iter().map(|layer| layer.name.chars().count()).max().unwrap_or(0);
     for layer in &network.layers {
         let shape: Vec<String> = layer.shape.iter().map(ToString::to_string).collect();
@@ -131,6 +136,20 @@ fn network_lines(f: &mut fmt::Formatter<'_>, network: &Network) -> fmt::Result {
             write!(f, ", kept f16: {reason}")?;
         }
         writeln!(f)?;
+    }
+    // The others have few keys: nobody measured them.
+    for attention in network.attentions.iter().filter(|attention| attention.error.is_some()) {
+        let name = &attention.name;
+        write!(
+            f,
+            "    {name:<wide$}  attention  {:<5} {} heads",
+            attention.precision, attention.heads
+        )?;
+        match (&attention.kept_float, attention.error) {
+            (Some(reason), _) => writeln!(f, ", kept float: {reason}")?,
+            (None, Some(error)) => writeln!(f, ", error {error:.4}")?,
+            (None, None) => writeln!(f)?,
+        }
     }
     Ok(())
 }

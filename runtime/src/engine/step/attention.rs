@@ -1,8 +1,10 @@
 //! Attention, and products of two computed matrices.
 
-use crate::engine::context::{Context, Portion, Work};
-use crate::kernel::{Attention, Mask, Rows, RowsMut};
-use crate::plan::scratch::ATTENTION_QUERIES;
+use crate::engine::context::{Context, Portion, View, Work};
+use crate::kernel::{
+    ATTENTION_KEYS, Attention, AttentionI8, KeyRows, KeyTile, Mask, Rows, RowsMut,
+};
+use crate::plan::scratch::{ATTENTION_I8_QUERIES, ATTENTION_QUERIES};
 
 /// Every worker takes queries of all heads; keys and values are read as they lie.
 pub(super) fn attention(
@@ -30,18 +32,7 @@ pub(super) fn attention(
             cx.flat_row(k, sample * keys * k_len, keys * k_len),
             cx.flat_row(v, sample * keys * v_len, keys * v_len),
         );
-        let mask = work.inputs.get(3).map(|view| {
-            let [samples, mask_queries, _] = view.layout.shape[..] else {
-                unreachable!("validation gives a mask three dimensions");
-            };
-            let (shared, sample) = (mask_queries == 1, if samples == 1 { 0 } else { sample });
-            let row = sample * mask_queries + if shared { 0 } else { query };
-            let rows = if shared { 1 } else { count };
-            Mask {
-                data: cx.flat(view, row * keys, rows * keys),
-                stride: if shared { 0 } else { keys },
-            }
-        });
+        let mask = work.inputs.get(3).map(|view| mask(cx, view, sample, query, count));
         let mut out = cx.rows_mut(&work.output, rows);
         for index in 0..heads {
             let start = index * head;
@@ -61,6 +52,85 @@ pub(super) fn attention(
             (cx.kernels.attention)(&attention, scratch, RowsMut { data, stride: q_len });
         }
         first += count;
+    }
+}
+
+/// The mask of `count` queries of one sample.
+fn mask<'a>(cx: &Context<'a>, view: &View, sample: usize, query: usize, count: usize) -> Mask<'a> {
+    let [samples, queries, keys] = view.layout.shape[..] else {
+        unreachable!("validation gives a mask three dimensions");
+    };
+    let (shared, sample) = (queries == 1, if samples == 1 { 0 } else { sample });
+    let row = sample * queries + if shared { 0 } else { query };
+    let rows = if shared { 1 } else { count };
+    let data = cx.flat(view, row * keys, rows * keys);
+    Mask { data, stride: if shared { 0 } else { keys } }
+}
+
+/// Keys and values to int8: every worker takes some heads of some tiles.
+pub(super) fn keys(cx: &Context<'_>, work: &Work, portion: &Portion, heads: usize) {
+    let [k, v] = [&work.inputs[0], &work.inputs[1]];
+    let (keys, length) = (k.layout.shape[1], k.layout.row_len);
+    let (head, tiles) = (length / heads, keys.div_ceil(ATTENTION_KEYS));
+    let words = KeyTile::words(head);
+    for part in cx.share(portion.rows.start * heads..portion.rows.end * heads) {
+        let (row, index) = (part / heads, part % heads);
+        let (sample, first) = (row / tiles, row % tiles * ATTENTION_KEYS);
+        let count = (keys - first).min(ATTENTION_KEYS);
+        let rows = |view: &View| {
+            let all = cx.flat_row(view, (sample * keys + first) * length, count * length);
+            Rows { data: all.slice(index * head..all.len()), stride: length }
+        };
+        let offset = cx.kernels.gemm_i8.act_offset;
+        let rows = KeyRows { keys: count, head, k: rows(k), v: rows(v), offset };
+        let tile = cx.values_mut(&work.output, row, index * words..(index + 1) * words);
+        (cx.kernels.quantise_keys)(&rows, tile);
+    }
+}
+
+/// Every worker takes queries of all heads, one head after the other, so that its keys stay near.
+pub(super) fn attend(
+    cx: &Context<'_>,
+    work: &Work,
+    portion: &Portion,
+    heads: usize,
+    scale: f32,
+    causal: bool,
+) {
+    let ([q, tiles], keys) = ([&work.inputs[0], &work.inputs[1]], work.number);
+    let (queries, length, tile_stride) =
+        (q.layout.shape[1], q.layout.row_len, tiles.layout.row_len);
+    let sample_words = tiles.layout.shape[1] * tile_stride;
+    let (head, words) = (length / heads, tile_stride / heads);
+    let scratch = cx.own(work, portion);
+    let mine = cx.share(portion.rows.clone());
+    for index in 0..heads {
+        let mut first = mine.start;
+        while first < mine.end {
+            let (sample, query) = (first / queries, first % queries);
+            let end = mine.end.min((sample + 1) * queries).min(first + ATTENTION_I8_QUERIES);
+            let count = cx.unbroken(q, first, end).min(cx.unbroken(&work.output, first, end));
+            let rows = first..first + count;
+            let q_rows = cx.rows(q, rows.clone());
+            let tiles: &[f32] = cx.flat(tiles, sample * sample_words, sample_words);
+            let attention = AttentionI8 {
+                queries: count,
+                keys,
+                head,
+                q: Rows { data: q_rows.slice(index * head..q_rows.len()), stride: length },
+                tiles: &tiles[index * words..],
+                tile_stride,
+                scale,
+                mask: work.inputs.get(2).map(|view| mask(cx, view, sample, query, count)),
+                causal: causal.then_some(query),
+            };
+            let mut out = cx.rows_mut(&work.output, rows);
+            let all = out.len();
+            let data = out.slice_mut(index * head..all);
+            let out = RowsMut { data, stride: length };
+            (cx.kernels.attention_i8)(&attention, &cx.kernels.gemm_i8, scratch, out);
+            first += count;
+        }
     }
 }
 

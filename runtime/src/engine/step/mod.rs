@@ -40,6 +40,12 @@ pub(super) fn run(
         (Pass::Normalise, Op::GroupNorm { activation, .. }) => {
             norm::normalise(cx, work, portion, *activation);
         }
+        (Pass::Keys, Op::AttentionI8 { heads, .. }) => {
+            attention::keys(cx, work, portion, *heads as usize);
+        }
+        (Pass::Attend, Op::AttentionI8 { heads, scale, causal }) => {
+            attention::attend(cx, work, portion, *heads as usize, *scale, *causal);
+        }
         _ => return whole(cx, op, work, portion),
     }
     Ok(())
@@ -125,7 +131,9 @@ fn whole(cx: &Context<'_>, op: &Op, work: &Work, portion: &Portion) -> Result<()
         Op::Pool { kind, window } => window::pool(cx, work, portion, *window, *kind),
         Op::ReduceMean { .. } => embed::reduce(cx, work, portion, true),
         Op::ReduceSum { .. } => embed::reduce(cx, work, portion, false),
-        Op::GroupNorm { .. } => unreachable!("a plan cuts group norms into passes"),
+        Op::GroupNorm { .. } | Op::AttentionI8 { .. } => {
+            unreachable!("a plan cuts group norms and attention in int8 into passes")
+        }
     }
     Ok(())
 }

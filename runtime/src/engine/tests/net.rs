@@ -283,6 +283,13 @@ impl Net {
         let result = naive::attention(&fulls, heads, scale, causal);
         self.push(Op::Attention { heads: heads as u32, scale, causal }, inputs, result)
     }
+
+    pub fn attention_i8(&mut self, inputs: &[ValueId], heads: usize, causal: bool) -> ValueId {
+        let scale = 0.3;
+        let fulls: Vec<&Full> = inputs.iter().map(|&id| self.full(id)).collect();
+        let result = naive::attention(&fulls, heads, scale, causal);
+        self.push(Op::AttentionI8 { heads: heads as u32, scale, causal }, inputs, result)
+    }
 }
 
 /// A square window with this padding on all sides.

@@ -31,6 +31,10 @@ pub fn unet(seed: u64) -> Net {
     let v = net.matmul_f16(states, 48, (None, None));
     let attended = net.attention(&[q, k, v], 3, false);
     let tokens = net.matmul_i8(attended, 48, (None, Some(tokens)));
+    let normed = net.layer_norm(tokens);
+    let [q, k, v] = [0, 1, 2].map(|_| net.matmul_i8(normed, 48, (None, None)));
+    let attended = net.attention_i8(&[q, k, v], 3, false);
+    let tokens = net.matmul_i8(attended, 48, (None, Some(tokens)));
     let wide = net.matmul_i8(tokens, 96, (None, None));
     let gated = net.plain(Op::Gated { function: Unary::Gelu }, &[wide]);
     let tokens = net.matmul_i8(gated, 48, (None, Some(tokens)));
@@ -146,6 +150,36 @@ fn attention_with_and_without_mask() {
                 net.attention(&inputs, 3, causal)
             });
         }
+    }
+}
+
+#[test]
+fn attention_in_int8_with_and_without_mask() {
+    for causal in [false, true] {
+        for mask in [None, Some([1, 1, 70]), Some([2, 1, 70]), Some([1, 70, 70]), Some([2, 70, 70])]
+        {
+            let mut net = Net::new(11);
+            let shape = [2, 70, 24];
+            let mut inputs: Vec<ValueId> = (0..3).map(|_| net.input(&shape, DType::F16)).collect();
+            inputs.extend(mask.map(|shape| net.input(&shape, DType::F32)));
+            let out = net.attention_i8(&inputs, 3, causal);
+            net.output(out);
+            check(&net, 0.03);
+        }
+    }
+}
+
+#[test]
+fn attention_in_int8_of_odd_sizes() {
+    for (queries, keys, heads, head) in
+        [(1, 1, 1, 1), (3, 200, 2, 5), (130, 65, 5, 17), (50, 9, 1, 64)]
+    {
+        let mut net = Net::new(12);
+        let q = net.input(&[2, queries, heads * head], DType::F16);
+        let [k, v] = [0, 1].map(|_| net.input(&[2, keys, heads * head], DType::F32));
+        let out = net.attention_i8(&[q, k, v], heads, false);
+        net.output(out);
+        check(&net, 0.03);
     }
 }
 
