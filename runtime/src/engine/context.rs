@@ -15,7 +15,7 @@ use super::pool::{Crew, Stopped};
 use super::weights::Weights;
 
 /// Where a value's rows lie.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Place {
     /// Byte of the arena; row `r` is at place `r % ring_rows`.
     Arena { offset: usize, ring_rows: usize },

@@ -27,7 +27,7 @@ pub use check::CheckError;
 pub use cost::{macs, task_macs};
 pub use layout::Layout;
 pub use need::{Need, window_rows};
-pub use order::PlanRecipe;
+pub use order::{PlanRecipe, Strips};
 pub use place::live_bytes_max;
 pub use report::{PlanReport, StepReport};
 pub use residency::{

@@ -1,37 +1,59 @@
-//! The search: operator order by live bytes, then smaller scratch, then strips of fewer and fewer rows.
+//! The search: strips where values outgrow a cache, operator order by live bytes, then smaller scratch, then strips of
+//! fewer and fewer rows everywhere.
 
-use crate::graph::Graph;
+use std::ops::Range;
+
+use crate::graph::{Graph, tensor_needs};
 
 use super::schedule::{Stage, runs, whole};
 use super::scratch::SCRATCH_BYTES_FAST;
 use super::task::{Source, Tasks};
 use super::{Plan, PlanOptions};
 
+/// A run is rolled for speed if one of its values is larger: it would leave the second-level cache before it is read.
+const VALUE_BYTES_CACHED: usize = 2 << 20;
+/// And if its weights are not, because every strip reads them again.
+const WEIGHT_BYTES_CACHED: usize = 2 << 20;
+/// Of the widest value of a strip that is made for speed: a few of them fit a second-level cache.
+const STRIP_BYTES_CACHED: usize = 1 << 20;
+
+/// Which runs of row-local tasks are rolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strips {
+    /// Those that are faster for it, as high as a cache allows.
+    Cached,
+    /// None.
+    None,
+    /// All, so many rows of the last result at a time.
+    Height(usize),
+}
+
 /// One way to plan a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanRecipe {
-    /// Rows of a strip, if runs of row-local tasks are rolled.
-    pub height: Option<usize>,
+    /// Which runs of row-local tasks are rolled.
+    pub strips: Strips,
     /// Bytes that a step's scratch is to stay below where it can.
     pub scratch_bytes: usize,
 }
 
 impl PlanRecipe {
     /// From the fastest to the smallest.
-    pub const ALL: [PlanRecipe; 9] = [
-        Self::new(None, SCRATCH_BYTES_FAST),
-        Self::new(None, SCRATCH_BYTES_FAST / 4),
-        Self::new(None, SCRATCH_BYTES_FAST / 16),
-        Self::new(Some(32), SCRATCH_BYTES_FAST / 2),
-        Self::new(Some(16), SCRATCH_BYTES_FAST / 2),
-        Self::new(Some(8), SCRATCH_BYTES_FAST / 4),
-        Self::new(Some(4), SCRATCH_BYTES_FAST / 8),
-        Self::new(Some(2), SCRATCH_BYTES_FAST / 16),
-        Self::new(Some(1), 0),
+    pub const ALL: [PlanRecipe; 10] = [
+        Self::new(Strips::Cached, SCRATCH_BYTES_FAST),
+        Self::new(Strips::None, SCRATCH_BYTES_FAST),
+        Self::new(Strips::None, SCRATCH_BYTES_FAST / 4),
+        Self::new(Strips::None, SCRATCH_BYTES_FAST / 16),
+        Self::new(Strips::Height(32), SCRATCH_BYTES_FAST / 2),
+        Self::new(Strips::Height(16), SCRATCH_BYTES_FAST / 2),
+        Self::new(Strips::Height(8), SCRATCH_BYTES_FAST / 4),
+        Self::new(Strips::Height(4), SCRATCH_BYTES_FAST / 8),
+        Self::new(Strips::Height(2), SCRATCH_BYTES_FAST / 16),
+        Self::new(Strips::Height(1), 0),
     ];
 
-    const fn new(height: Option<usize>, scratch_bytes: usize) -> Self {
-        PlanRecipe { height, scratch_bytes }
+    const fn new(strips: Strips, scratch_bytes: usize) -> Self {
+        PlanRecipe { strips, scratch_bytes }
     }
 }
 
@@ -53,9 +75,10 @@ pub fn search(graph: &Graph, tasks: &Tasks, options: &PlanOptions) -> Plan {
 /// The smaller of the plans that the orders of tasks give.
 pub fn cook(graph: &Graph, tasks: &Tasks, options: &PlanOptions, recipe: PlanRecipe) -> Plan {
     let plan = |tasks: Tasks| {
-        let stages = match recipe.height {
-            Some(height) => strips(graph, &tasks, height),
-            None => whole(&tasks),
+        let stages = match recipe.strips {
+            Strips::Cached => strips(graph, &tasks, |run| cached_height(graph, &tasks, run)),
+            Strips::None => whole(&tasks),
+            Strips::Height(height) => strips(graph, &tasks, |_| Some(height)),
         };
         let stages = segmented(&tasks, options, stages);
         Plan::of_stages(graph, tasks, &stages, options, recipe.scratch_bytes)
@@ -67,11 +90,39 @@ pub fn cook(graph: &Graph, tasks: &Tasks, options: &PlanOptions, recipe: PlanRec
     }
 }
 
-/// Rolls every run that can be, `height` rows of its last result at a time.
-pub fn strips(graph: &Graph, tasks: &Tasks, height: usize) -> Vec<Stage> {
+/// The height of a run's strips that is fastest; nothing if that is the whole.
+fn cached_height(graph: &Graph, tasks: &Tasks, run: &Range<usize>) -> Option<usize> {
+    let made = || tasks.tasks[run.clone()].iter().map(|task| &tasks.layouts[task.output]);
+    let widest = made().map(|layout| layout.len() * layout.dtype.bytes()).max()?;
+    let mut weights: Vec<_> = tasks.tasks[run.clone()]
+        .iter()
+        .filter_map(|task| tensor_needs(graph, &graph.nodes[task.node]).ok())
+        .flatten()
+        .collect();
+    // The passes of a norm share theirs.
+    weights.sort_by_key(|need| need.name);
+    weights.dedup_by_key(|need| need.name);
+    let weight_bytes: usize =
+        weights.iter().map(|need| need.elements as usize * need.dtype.bytes()).sum();
+    if widest <= VALUE_BYTES_CACHED || weight_bytes > WEIGHT_BYTES_CACHED {
+        return None;
+    }
+    let rows = made().last()?.rows;
+    let height = STRIP_BYTES_CACHED * rows / widest;
+    // Whole tiles of a product where rows are tokens.
+    Some(if height > 64 { height / 32 * 32 } else { height.max(1) })
+}
+
+/// Rolls the runs that have a height, so many rows of their last result at a time.
+pub fn strips(
+    graph: &Graph,
+    tasks: &Tasks,
+    height: impl Fn(&Range<usize>) -> Option<usize>,
+) -> Vec<Stage> {
     let mut stages = Vec::new();
     let mut next = 0;
     for run in runs(graph, tasks) {
+        let Some(height) = height(&run) else { continue };
         stages.extend((next..run.start).map(Stage::Whole));
         next = run.end;
         stages.push(Stage::Strip { tasks: run, height });

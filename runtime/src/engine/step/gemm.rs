@@ -142,9 +142,14 @@ impl<'a> Tail<'a> {
             let run = if place.alone { self.run(cx, row, x, place.cells - done) } else { 1 };
             let range = x * self.n + outputs.start..(x + run - 1) * self.n + outputs.end;
             let residual = self.residual.map(|view| {
-                // Copied first: the output may lie over it.
                 let columns = outputs.len();
-                let data = match cx.part(view, row, range.clone()) {
+                let part = cx.part(view, row, range.clone());
+                if view.place != self.output.place {
+                    // Regions that live together are the same or lie apart.
+                    return Rows { data: part, stride: self.n };
+                }
+                // Copied first: the output lies over it.
+                let data = match part {
                     Row::F16(from) => Row::F16(copy_rows(from, self.n, columns, run, halves)),
                     Row::F32(from) => Row::F32(copy_rows(from, self.n, columns, run, floats)),
                 };

@@ -8,7 +8,7 @@ use crate::graph::{
     Binary, DType, InputScale, Op, PoolKind, ResizeMode, ShuffleOrder, Unary, ValueId,
 };
 use crate::kernel::Kernels;
-use crate::plan::{Plan, PlanOptions, PlanRecipe};
+use crate::plan::{Plan, PlanOptions, PlanRecipe, Strips};
 
 /// A random graph of ops that work row by row, with residuals and joins between branches.
 fn rolling(seed: u64) -> Net {
@@ -65,7 +65,7 @@ fn rolling(seed: u64) -> Net {
 }
 
 fn strips(net: &Net, threads: usize, height: usize, scratch_bytes: usize) -> Plan {
-    let recipe = PlanRecipe { height: Some(height), scratch_bytes };
+    let recipe = PlanRecipe { strips: Strips::Height(height), scratch_bytes };
     Plan::of_recipe(&net.graph, &PlanOptions::new(BINDING, threads), recipe).unwrap()
 }
 
@@ -106,6 +106,23 @@ fn a_decoder_rolls_in_a_few_rows() {
     assert!(tiled.arena_bytes < 48 << 10, "{}", tiled.arena_bytes);
     let kernels = Kernels::available()[0];
     assert_eq!(bits(&run(&net, tiled, kernels)), bits(&run(&net, whole, kernels)));
+}
+
+#[test]
+fn values_larger_than_a_cache_roll_by_themselves() {
+    let mut net = Net::new(1);
+    let input = net.input(&[1, 384, 384, 4], DType::F16);
+    let mut x = net.conv_i8(input, 8, window(3, 1, 1), InputScale::Row, (Some(Unary::Relu), None));
+    x = net.conv_i8(x, 8, window(3, 1, 1), InputScale::Static(0.02), (None, Some(x)));
+    let out = net.conv_i8(x, 4, window(3, 1, 1), InputScale::Row, (None, None));
+    net.output(out);
+    let recipe = PlanRecipe { strips: Strips::None, ..PlanRecipe::ALL[0] };
+    let whole = Plan::of_recipe(&net.graph, &PlanOptions::new(BINDING, 2), recipe).unwrap();
+    let rolled = plan(&net, 2);
+    assert_eq!((whole.strip_height, rolled.strip_height), (None, Some(160)));
+    assert!(rolled.arena_bytes < whole.arena_bytes);
+    let kernels = Kernels::available()[0];
+    assert_eq!(bits(&run(&net, rolled, kernels)), bits(&run(&net, whole, kernels)));
 }
 
 #[test]
