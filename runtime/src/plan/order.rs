@@ -107,7 +107,7 @@ fn cached_height(graph: &Graph, tasks: &Tasks, run: &Range<usize>) -> Option<usi
     if widest <= VALUE_BYTES_CACHED || weight_bytes > WEIGHT_BYTES_CACHED {
         return None;
     }
-    let rows = made().last()?.rows;
+    let rows = made().next_back()?.rows;
     let height = STRIP_BYTES_CACHED * rows / widest;
     // Whole tiles of a product where rows are tokens.
     Some(if height > 64 { height / 32 * 32 } else { height.max(1) })
