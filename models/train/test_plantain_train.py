@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plantain_train import captions, concepts, flow, show, store, text
+from plantain_train import captions, concepts, flow, show, store, text, translate
 from plantain_train.chain import Chain
 from plantain_train.export import Card, export
 from plantain_train.grow import grow
@@ -57,6 +57,8 @@ class Words(unittest.TestCase):
         pairs = [(c, s) for c in concepts.load() for s in concepts.styles()]
         held = sum(concepts.held_pair(c, s) for c, s in pairs) / len(pairs)
         self.assertTrue(0.03 < held < 0.08, held)
+        never = sum(concepts.never_asked(c, s) for c, s in pairs) / len(pairs)
+        self.assertTrue(0.4 < never / held < 0.6, "half of the hold-outs get no translation either")
         guitar = next(c for c in concepts.load() if c.word == "guitar")
         self.assertTrue(concepts.held_pair(guitar, "mono"), "the warm start never saw it, so it stays unseen")
         self.assertFalse(concepts.held_pair(guitar, "3d"))
@@ -92,6 +94,24 @@ class Pictures(unittest.TestCase):
     def test_basis_projects(self) -> None:
         basis, latent = random_basis(), torch.randn(2, 48, 8, 8)
         self.assertLess((basis.encode(basis(latent)) - latent).abs().max().item(), 1e-4)
+
+    def test_translation_pairs_move_alike(self) -> None:
+        generator = torch.Generator().manual_seed(4)
+        pictures = torch.rand(64, 1, 3, 64, 64, generator=generator).repeat(1, 2, 1, 1, 1) * 2 - 1
+        turned = translate.recoloured(translate.moved(pictures, generator), generator)
+        self.assertTrue(torch.equal(turned[:, 0], turned[:, 1]), "source and target of a sample move alike")
+        self.assertGreater((turned - pictures).abs().amax((1, 2, 3, 4)).gt(0.1).float().mean().item(), 0.5)
+        grey = torch.full((4, 1, 3, 64, 64), 0.25)
+        self.assertTrue(torch.allclose(translate.recoloured(grey, generator), grey, atol=1e-5), "grey stays grey")
+
+    def test_a_hidden_source_leaves_no_trace(self) -> None:
+        basis, there = random_basis(), torch.tensor([[True, False, True, False, False]])
+        pictures = torch.rand(1, 5, 3, 64, 64)
+        other = pictures.clone()
+        other[0, 1] = 0
+        shown = translate.sources(basis, pictures, there)
+        self.assertEqual(list(shown.shape), [1, 5 * 49, 8, 8])
+        self.assertTrue(torch.equal(shown, translate.sources(basis, other, there)))
 
 
 class Networks(unittest.TestCase):

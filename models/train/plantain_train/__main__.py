@@ -42,10 +42,11 @@ def parser() -> argparse.ArgumentParser:
     distil.add_argument("--teacher", type=Path)
     distil.add_argument("--trajectories", type=int, default=2400)
     refine = stages.add_parser("refine", help="train the refiner, 64 -> 128 px")
+    translate = stages.add_parser("translate", help="draw the pairs that no picture exists of from the word's other styles")
     enlarge = stages.add_parser("enlarge", help="train the stage from 128 to 256 px, behind the refiner")
-    for stage in (teacher, distil, refine, enlarge):
+    for stage in (teacher, distil, refine, enlarge, translate):
         stage.add_argument("--stop", type=stop_time, required=True, help="HH:MM in UTC, or minutes as in 90m")
-        stage.add_argument("--batch", type=int, default=64 if stage is teacher else 32)
+        stage.add_argument("--batch", type=int, default=64 if stage in (teacher, translate) else 32)
         stage.add_argument("--workers", type=int, default=2)
         stage.add_argument("--compiled", action="store_true", help="use torch.compile (needs a C++ compiler)")
     stages.add_parser("judge", help="fit the judge on real icons in styles that the generator never sees")
@@ -88,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Runs one stage."""
     o = parser().parse_args()
-    if o.stage in ("teacher", "distil", "refine", "enlarge"):
+    if o.stage in ("teacher", "distil", "refine", "enlarge", "translate"):
         import torch
 
         torch.set_num_threads(1)  # workers are forked: no thread pool may exist before
@@ -122,6 +123,10 @@ def main() -> None:
         from . import enlarge
 
         enlarge.train(o.stop, o.batch, o.workers, o.compiled)
+    elif o.stage == "translate":
+        from . import translate
+
+        translate.train(o.stop, o.batch, o.workers, o.compiled)
     elif o.stage == "grow":
         from .grow import grow
 

@@ -81,6 +81,11 @@ def held_pair(concept: Concept, style: str) -> bool:
     return percentile(f"pair:{concept.label}:{style}") < HELD_PAIRS_PERCENT
 
 
+def never_asked(concept: Concept, style: str) -> bool:
+    """True for every other pair that is held out: of the rest training may see a translation, of these nothing at all."""
+    return held_pair(concept, style) and percentile(f"never:{concept.label}:{style}") < 50
+
+
 def held_colour(concept: Concept, colour: str) -> bool:
     """True if training must never see this concept in this colour word."""
     seen = prototype_seen()

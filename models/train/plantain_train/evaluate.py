@@ -21,6 +21,7 @@ from .concepts import (
     Concept,
     held_pair,
     load,
+    never_asked,
     prototype_seen,
     styles,
 )
@@ -141,7 +142,8 @@ def evaluate(artist: Artist, count: int, among: str = "all", seed: int = 5) -> d
     trained = [p for p in everything if not held_pair(*p)]
     held = [p for p in everything if held_pair(*p)]
     judged("trained", rng.sample(trained, min(count, len(trained))))
-    judged("unseen pairs", rng.sample(held, min(count, len(held))))
+    judged("unseen pairs", rng.sample([p for p in held if never_asked(*p)], min(count, sum(never_asked(*p) for p in held))))
+    judged("translated pairs", [p for p in held if not never_asked(*p)][:count])
 
     asked_words = {c.word for c, _ in everything}
     tests = sorted({tuple(t) for t in info["colour_tests"] if t[2] in asked_words})

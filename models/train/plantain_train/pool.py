@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections import defaultdict
 
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from . import captions, text
@@ -27,7 +29,7 @@ from .concepts import (
     styles,
 )
 from .net import TEXT_TOKENS, TEXT_WIDTH
-from .paths import POOL, RENDERS, RENDERS_INDEX
+from .paths import POOL, RENDERS, RENDERS_INDEX, TRANSLATED
 
 KINDS = ("plain", "background", "colour", "place", "pair")
 GROUNDS = list(BACKGROUNDS)
@@ -106,6 +108,17 @@ class Builder:
         for place in self.rng.sample(PLACES, 4):
             self.recipe("place", image, captions.placed(concept, style, place, self.rng), place=place)
 
+    def translated(self, concept: Concept, style: str, rgb: np.ndarray) -> None:
+        """The plain recipes of a picture that the translator drew, which has no transparent part."""
+        rgba = np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1)
+        image = len(self.images)
+        self.images.append(premultiplied(rgba, 64))
+        self.small.append(premultiplied(rgba, SMALL))
+        self.members.append((concept, style))
+        self.owners.append(image)
+        for _ in range(6):
+            self.recipe("plain", image, captions.plain(concept, style, self.rng))
+
     def colours(self, concept: Concept, style: str, owner: int, rgba: np.ndarray) -> None:
         """Recipes with the object's hue turned to a named colour."""
         found = dominant_hue(rgba)
@@ -125,14 +138,14 @@ class Builder:
                 self.recipe("colour", image, captions.coloured(concept, style, colour, ground, self.rng), ground=ground)
 
     def pairs(self, count: int, common: int = 256) -> None:
-        """Recipes with two objects of one style side by side; half of them among the `common` first concepts."""
+        """Recipes with two objects of one style side by side; a quarter of them among the `common` first pictures."""
         by_style: dict[str, list[int]] = {}
         for i, (_, style) in enumerate(self.members):
             by_style.setdefault(style, []).append(i)
         for n in range(count):
             style = self.rng.choice(sorted(by_style))
             known = by_style[style]
-            a, b = self.rng.sample(known[:common] if n % 2 else known, 2)
+            a, b = self.rng.sample(known[:common] if n % 4 == 0 else known, 2)
             self.recipe("pair", a, captions.pair(self.members[a][0], self.members[b][0], style, self.rng), other=b)
 
 
@@ -144,11 +157,17 @@ def build(count: int, pairs: int = 24000, seed: int = 0) -> None:
     trained = [(c, s) for c in concepts for s in styles() if (c.code, s) in at and not held_pair(c, s)]
     for concept, style in trained:
         builder.single(concept, style, renders[at[concept.code, style]])
+    if TRANSLATED.exists():
+        drawn, by_code = np.load(TRANSLATED), {c.code: c for c in concepts}
+        for picture, c, style in zip(drawn["pictures"], drawn["codes"], drawn["styles"], strict=True):
+            if c in by_code:
+                builder.translated(by_code[c], str(style), picture)
     builder.pairs(pairs)
     for owner, (concept, style) in enumerate(trained):
         builder.colours(concept, style, owner, renders[at[concept.code, style]])
     recipes = np.array(builder.recipes, np.int32)
-    print(f"pool: {len(concepts)} concepts, {len(trained)} pictures, {len(builder.images) - len(trained)} recoloured, {len(recipes)} recipes, "
+    print(f"pool: {len(concepts)} concepts, {len(trained)} pictures, {len(builder.members) - len(trained)} translated, "
+          f"{len(builder.images) - len(builder.members)} recoloured, {len(recipes)} recipes, "
           f"{len(builder.captions)} captions; by kind {dict(zip(KINDS, np.bincount(recipes[:, 0]).tolist(), strict=True))}", flush=True)
     POOL.mkdir(parents=True, exist_ok=True)
     np.save(POOL / "images.npy", np.stack(builder.images))
@@ -194,6 +213,16 @@ class Pool:
         self.states, self.starts = np.load(POOL / "states.npy", mmap_mode="r"), np.load(POOL / "starts.npy")
         self.info = json.loads((POOL / "pool.json").read_text())
         self.grounds = torch.tensor([BACKGROUNDS[g] for g in GROUNDS], dtype=torch.float32) / 255
+        tokenizer = Tokenizer.from_file(str(POOL / "tokenizer" / "tokenizer.json"))
+        tokenizer.no_padding()
+        parts = [caption.rsplit(", ", 1) for caption in self.info["captions"]]
+        self.tails = {tail: len(tokenizer.encode(f", {tail}").ids) - 1 for tail in {t for _, t in parts}}  # style and [SEP], without [CLS]
+        self.tail = [tail for _, tail in parts]
+        self.same_words, self.same_tail = defaultdict(list), defaultdict(list)
+        for number, (words, tail) in enumerate(parts):
+            self.same_words[words].append(number)
+            self.same_tail[tail].append(number)
+        self.words = [words for words, _ in parts]
 
     def pictures(self, recipes: np.ndarray) -> Tensor:
         """Recipes [B, 6] -> [B, 3, 64, 64] in [-1, 1]."""
@@ -212,12 +241,19 @@ class Pool:
         ground = self.grounds[recipes[:, GROUND]][:, :, None, None]
         return (layer[:, :3] + (1 - layer[:, 3:]) * ground) * 2 - 1
 
-    def text(self, recipes: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Recipes -> text states [B, 20, 384] and mask [B, 20]."""
-        lengths = [int(self.starts[c + 1] - self.starts[c]) for c in recipes[:, CAPTION]]
+    def text(self, recipes: np.ndarray, mixed: np.ndarray | None = None, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Recipes -> text states [B, 20, 384] and mask [B, 20].
+
+        Where `mixed` is true, the states of the words come from a caption that has them with any style, and those of the style from a
+        caption that has it with any words: the encoder lets each colour the other, and a word must be known in a style that it never met.
+        """
         states = np.zeros((len(recipes), TEXT_TOKENS, TEXT_WIDTH), np.float32)
         mask = np.zeros(states.shape[:2], np.float32)
-        for i, (c, n) in enumerate(zip(recipes[:, CAPTION], lengths, strict=True)):
-            states[i, :n] = self.states[self.starts[c]:self.starts[c] + n]
-            mask[i, :n] = 1
+        for i, c in enumerate(recipes[:, CAPTION]):
+            own = self.states[self.starts[c]:self.starts[c + 1]]
+            if mixed is not None and rng is not None and mixed[i]:
+                a, b = (them[rng.integers(len(them))] for them in (self.same_words[self.words[c]], self.same_tail[self.tail[c]]))
+                words = self.states[self.starts[a]:self.starts[a + 1] - self.tails[self.tail[a]]]
+                own = np.concatenate([words, self.states[self.starts[b + 1] - self.tails[self.tail[b]]:self.starts[b + 1]]])
+            states[i, :len(own)], mask[i, :len(own)] = own, 1
         return torch.from_numpy(states), torch.from_numpy(mask)

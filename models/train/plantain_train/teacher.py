@@ -19,7 +19,9 @@ from .pool import IMAGE, KIND, KINDS, OTHER, Pool
 from .prompts import SHEET_PROMPTS, PromptStates
 
 CHECKPOINT = WORK / "teacher.pt"
-SHARES = {"plain": 0.53, "background": 0.12, "colour": 0.13, "place": 0.07, "pair": 0.15}
+SHARES = {"plain": 0.50, "background": 0.10, "colour": 0.12, "place": 0.06, "pair": 0.22}
+
+MIXED_SHARE = 0.3  # of the samples: words and style from different captions
 
 
 class Batches:
@@ -74,7 +76,7 @@ def setup(batch: int, start_share: float, hidden_share: float) -> Setup:
         def step(net: Callable[..., Tensor], _: int) -> tuple[Tensor, dict[str, float]]:
             recipes = batches.next()
             clean = basis.encode(batches.pool.pictures(recipes))
-            states, mask = batches.pool.text(recipes)
+            states, mask = batches.pool.text(recipes, batches.rng.random(batch) < MIXED_SHARE, batches.rng)
             t = flow.training_times(batch, generator, start_share)
             mixed = flow.per_sample(t) * clean + flow.per_sample(1 - t) * torch.randn(clean.shape, generator=generator)
             drop = torch.rand(batch, generator=generator) < hidden_share
