@@ -70,3 +70,17 @@ fn refuses_a_damaged_pack_in_one_sentence() {
         assert!(ended.err.contains(sentence) && ended.err.lines().count() == 1, "{}", ended.err);
     }
 }
+
+#[test]
+fn ends_quietly_when_nobody_reads_on() {
+    let mut child = std::process::Command::new(plantain_tests::command::plantain())
+        .args(["inspect".as_ref(), bundled_pack().as_os_str()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+}

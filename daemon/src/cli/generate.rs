@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             eprintln!("plantain: warning: {warning}");
         }
         if !args.json {
-            say(&path, &picture);
+            say(&path, &picture)?;
         }
         pictures.push(facts(&path, &bytes, &picture));
     }
@@ -216,12 +216,13 @@ fn random_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32
 }
 
-fn say(path: &Path, picture: &Picture) {
+fn say(path: &Path, picture: &Picture) -> std::io::Result<()> {
     let cost = &picture.cost;
     let memory = cost
         .peak_rss_bytes
         .map_or(String::new(), |bytes| format!(", peak memory {}", plantain::units::Bytes(bytes)));
-    println!(
+    writeln!(
+        std::io::stdout(),
         "{}: {}x{}, seed {}, {} steps, {:.2} s{memory}",
         path.display(),
         picture.pixels.width(),
@@ -229,7 +230,7 @@ fn say(path: &Path, picture: &Picture) {
         picture.marking.seed,
         cost.steps,
         cost.seconds.total,
-    );
+    )
 }
 
 fn facts(path: &Path, bytes: &[u8], picture: &Picture) -> Value {

@@ -1,5 +1,6 @@
 //! `plantain serve`: the daemon.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use plantain::pipeline::{Options, Pipeline};
@@ -55,11 +56,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let sources = Sources { flags: args.layer.clone(), file: args.config.clone() };
     let mut config = sources.settle().map_err(|error| Refusal(format!("{error:#}")))?;
     if args.print_config {
-        print!("{}", config.print());
+        write!(std::io::stdout(), "{}", config.print())?;
         return Ok(());
     }
     if args.print_unit {
-        print!("{}", unit(&config)?);
+        write!(std::io::stdout(), "{}", unit(&config)?)?;
         return Ok(());
     }
     logger::start(&config.log_level, &config.log_format);
@@ -68,7 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (artist, model, sensors) = open(&mut config)?;
     if args.check {
         run::check(&config)?;
-        println!("the settings are usable");
+        writeln!(std::io::stdout(), "the settings are usable")?;
         return Ok(());
     }
     let parts = Parts { artist, model, sensors };

@@ -5,6 +5,7 @@
 mod summary;
 mod text;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use plantain::pack::{Pack, PublicKey};
@@ -51,10 +52,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.verify {
         inspection.verify(&pack).map_err(refuse)?;
     }
+    let mut out = std::io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&inspection)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&inspection)?)?;
     } else {
-        print!("{inspection}");
+        write!(out, "{inspection}")?;
     }
     Ok(())
 }
