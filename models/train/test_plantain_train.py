@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from plantain_train import captions, concepts, flow, show, store, text, translate
 from plantain_train.chain import Chain
 from plantain_train.export import Card, export

@@ -9,7 +9,7 @@ from pathlib import Path
 from .judge import JUDGE
 from .paths import BASIS, POOL, RENDERS, WORK
 
-SHARES = {"refine": 0.06, "enlarge": 0.06, "teacher": 0.73, "distil": 0.15}
+SHARES = {"translate": 0.06, "refine": 0.06, "enlarge": 0.06, "teacher": 0.68, "distil": 0.14}
 
 
 def stage(*arguments: object) -> None:
@@ -19,16 +19,16 @@ def stage(*arguments: object) -> None:
 
 
 def run(minutes: float, concepts: int, out: Path, workers: int) -> None:
-    """Data, refiner, teacher, student, evaluation, export. A second call goes on where the first one stopped."""
+    """Data, translations, refiner, teacher, student, evaluation, export. A second call goes on where the first one stopped."""
     if not RENDERS.exists():
         stage("render")
     if not BASIS.exists():
         stage("basis")
-    if not (POOL / "starts.npy").exists():
-        stage("pool", "--concepts", concepts)
     if not JUDGE.exists():
         stage("judge")
     for name, share in SHARES.items():
+        if name == "refine" and not (POOL / "starts.npy").exists():
+            stage("pool", "--concepts", concepts)  # with the translated pictures
         stage(name, "--stop", f"{minutes * share:.2f}m", "--workers", workers)
     stage("evaluate", WORK / "teacher.pt", "--steps", 6, "--guidance", 2)
     stage("evaluate", WORK / "student.pt")
