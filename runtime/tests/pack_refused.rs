@@ -125,8 +125,8 @@ fn each_bad_header_has_its_sentence() {
         ("a name twice", with_header(&twice, &bytes[end..]), "the name \"in.w\" stands twice"),
         (
             "newer",
-            changed(|h| h["__metadata__"]["plantain.version"] = json!("2")),
-            "format version 2 but this plantain reads up to 1",
+            changed(|h| h["__metadata__"]["plantain.version"] = json!("3")),
+            "format version 3 but this plantain reads up to 2",
         ),
         (
             "version zero",
