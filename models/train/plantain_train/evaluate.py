@@ -28,9 +28,10 @@ from .concepts import (
 from .decode import Decoder
 from .judge import Judge, on_white
 from .net import Generator
-from .paths import POOL, RENDERS, RENDERS_INDEX, SHEETS
+from .paths import POOL, SHEETS
 from .pool import dominant_hue
 from .prompts import PromptStates
+from .render import stored
 from .sheet import sheet
 
 
@@ -111,8 +112,7 @@ def evaluate(artist: Artist, count: int, among: str = "all", seed: int = 5) -> d
     """
     rng = random.Random(seed)
     info = json.loads((POOL / "pool.json").read_text())
-    concepts, index = load(info["concepts"]), json.loads(RENDERS_INDEX.read_text())
-    renders, at = np.load(RENDERS, mmap_mode="r"), {(i["code"], i["style"]): n for n, i in enumerate(index)}
+    concepts, (renders, at) = load(info["concepts"]), stored()
     judge, number = Judge(concepts), {c.word: i for i, c in enumerate(concepts)}
     figures: dict[str, float] = {"images": artist.images}
     stem = artist.name + ("" if among == "all" else f"-{among.replace(' ', '-')}")
@@ -142,7 +142,8 @@ def evaluate(artist: Artist, count: int, among: str = "all", seed: int = 5) -> d
     trained = [p for p in everything if not held_pair(*p)]
     held = [p for p in everything if held_pair(*p)]
     judged("trained", rng.sample(trained, min(count, len(trained))))
-    judged("unseen pairs", rng.sample([p for p in held if never_asked(*p)], min(count, sum(never_asked(*p) for p in held))))
+    unseen = [p for p in held if never_asked(*p)]
+    judged("unseen pairs", rng.sample(unseen, min(count, len(unseen))))
     judged("translated pairs", [p for p in held if not never_asked(*p)][:count])
 
     asked_words = {c.word for c, _ in everything}

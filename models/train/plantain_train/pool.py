@@ -29,7 +29,8 @@ from .concepts import (
     styles,
 )
 from .net import TEXT_TOKENS, TEXT_WIDTH
-from .paths import POOL, RENDERS, RENDERS_INDEX, TRANSLATED
+from .paths import POOL, TRANSLATED
+from .render import stored
 
 KINDS = ("plain", "background", "colour", "place", "pair")
 GROUNDS = list(BACKGROUNDS)
@@ -93,8 +94,8 @@ class Builder:
         """A random coloured background (black drawings do not stand on black)."""
         return self.rng.choice([g for g in GROUNDS[1:] if not (style == "mono" and g == "black")])
 
-    def single(self, concept: Concept, style: str, rgba: np.ndarray) -> None:
-        """All recipes with one object, except colours."""
+    def plain(self, concept: Concept, style: str, rgba: np.ndarray) -> int:
+        """One more picture and its recipes alone on white; gives its number."""
         image = len(self.images)
         self.images.append(premultiplied(rgba, 64))
         self.small.append(premultiplied(rgba, SMALL))
@@ -102,6 +103,11 @@ class Builder:
         self.owners.append(image)
         for _ in range(6):
             self.recipe("plain", image, captions.plain(concept, style, self.rng))
+        return image
+
+    def single(self, concept: Concept, style: str, rgba: np.ndarray) -> None:
+        """All recipes with one object, except colours."""
+        image = self.plain(concept, style, rgba)
         for _ in range(5):
             ground = self.ground(style)
             self.recipe("background", image, captions.background(concept, style, ground, self.rng), ground=ground)
@@ -110,14 +116,7 @@ class Builder:
 
     def translated(self, concept: Concept, style: str, rgb: np.ndarray) -> None:
         """The plain recipes of a picture that the translator drew, which has no transparent part."""
-        rgba = np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1)
-        image = len(self.images)
-        self.images.append(premultiplied(rgba, 64))
-        self.small.append(premultiplied(rgba, SMALL))
-        self.members.append((concept, style))
-        self.owners.append(image)
-        for _ in range(6):
-            self.recipe("plain", image, captions.plain(concept, style, self.rng))
+        self.plain(concept, style, np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1))
 
     def colours(self, concept: Concept, style: str, owner: int, rgba: np.ndarray) -> None:
         """Recipes with the object's hue turned to a named colour."""
@@ -151,8 +150,7 @@ class Builder:
 
 def build(count: int, pairs: int = 24000, seed: int = 0) -> None:
     """Makes the pool for the first `count` concepts."""
-    renders, index = np.load(RENDERS, mmap_mode="r"), json.loads(RENDERS_INDEX.read_text())
-    at = {(i["code"], i["style"]): n for n, i in enumerate(index)}
+    renders, at = stored()
     builder, concepts = Builder(seed), load(count)
     trained = [(c, s) for c in concepts for s in styles() if (c.code, s) in at and not held_pair(c, s)]
     for concept, style in trained:

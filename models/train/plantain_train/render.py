@@ -24,6 +24,12 @@ SYMBOLS = ("heart", "star", "circle", "square", "triangle", "diamond", "arrow", 
            "biohazard", "recycling", "check mark", "cross mark", "question", "exclamation", "peace", "yin yang", "infinity", "atom")
 
 
+def stored() -> tuple[np.ndarray, dict[tuple[str, str], int]]:
+    """The renders, mapped, and the number of each by code point and style."""
+    index = json.loads(RENDERS_INDEX.read_text())
+    return np.load(RENDERS, mmap_mode="r"), {(i["code"], i["style"]): n for n, i in enumerate(index)}
+
+
 def code(hexcode: str) -> str:
     """Lower case without the variation selector: one spelling for all packages."""
     return "-".join(p for p in hexcode.lower().split("-") if p != "fe0f")

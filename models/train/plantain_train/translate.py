@@ -6,7 +6,6 @@ word, so it has nothing to remember a picture by; turning, moving and recolourin
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 
@@ -21,8 +20,9 @@ from .judge import Judge, on_white
 from .latent import PatchBasis
 from .loop import Plan, Setup, Step, run
 from .net import LATENT_CHANNELS, Generator
-from .paths import BASIS, RENDERS, RENDERS_INDEX, SHEETS, TRANSLATED, WORK
+from .paths import BASIS, SHEETS, TRANSLATED, WORK
 from .prompts import PromptStates
+from .render import stored
 from .sheet import sheet
 from .teacher import first_weights
 
@@ -37,8 +37,7 @@ class Table:
     """64 px pictures on white of every (word, style) that training may see: `pictures` uint8 [N, 5, 64, 64, 3], `there` bool [N, 5]."""
 
     def __init__(self) -> None:
-        renders, index = np.load(RENDERS, mmap_mode="r"), json.loads(RENDERS_INDEX.read_text())
-        at = {(i["code"], i["style"]): n for n, i in enumerate(index)}
+        renders, at = stored()
         self.concepts = load()
         self.pictures = np.full((len(self.concepts), len(STYLES), 64, 64, 3), 255, np.uint8)
         self.there = np.zeros(self.pictures.shape[:2], bool)
@@ -47,6 +46,10 @@ class Table:
                 if (concept.code, style) in at and not held_pair(concept, style):
                     self.pictures[c, s] = on_white(renders[at[concept.code, style]])
                     self.there[c, s] = True
+
+    def of(self, c: np.ndarray) -> Tensor:
+        """The pictures of some words, in all styles: [len(c), 5, 3, 64, 64] in [-1, 1]."""
+        return torch.from_numpy(self.pictures[c]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
 
     def lacking(self) -> list[tuple[int, int]]:
         """Pairs without a picture of words that have at least one."""
@@ -118,8 +121,7 @@ def setup(batch: int) -> Setup:
 
         def step(net: Callable[..., Tensor], _: int) -> tuple[Tensor, dict[str, float]]:
             c, s = targets[rng.choice(len(targets), batch, p=chance / chance.sum())].T
-            pictures = torch.from_numpy(table.pictures[c]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
-            pictures = recoloured(moved(pictures, generator), generator)
+            pictures = recoloured(moved(table.of(c), generator), generator)
             shown = table.there[c] & (rng.random(table.there[c].shape) > HIDE)
             shown[np.arange(batch), s] = False
             target = basis.encode(pictures[torch.arange(batch), torch.from_numpy(s)])
@@ -141,10 +143,9 @@ def draw(net: nn.Module, table: Table, pairs: list[tuple[int, int]]) -> np.ndarr
     basis, (states, mask), drawn = PatchBasis.load(BASIS), style_states(), []
     for i in range(0, len(pairs), 64):
         c, s = np.array(pairs[i:i + 64]).T
-        pictures = torch.from_numpy(table.pictures[c]).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
         shown = table.there[c].copy()
         shown[np.arange(len(c)), s] = False
-        latent = net(sources(basis, pictures, torch.from_numpy(shown)), torch.zeros(len(c)), states[s], mask[s])
+        latent = net(sources(basis, table.of(c), torch.from_numpy(shown)), torch.zeros(len(c)), states[s], mask[s])
         image = (basis(latent).clamp(-1, 1) + 1) * 127.5
         drawn.append(image.round().byte().permute(0, 2, 3, 1).numpy())
     return np.concatenate(drawn)
@@ -152,8 +153,7 @@ def draw(net: nn.Module, table: Table, pairs: list[tuple[int, int]]) -> np.ndarr
 
 def measure(net: nn.Module, table: Table, name: str) -> None:
     """Prints how many of the pairs that training never sees the judge finds in the translations, and writes a sheet of them."""
-    renders, index = np.load(RENDERS, mmap_mode="r"), json.loads(RENDERS_INDEX.read_text())
-    at = {(i["code"], i["style"]): n for n, i in enumerate(index)}
+    renders, at = stored()
     pairs = [(c, s) for c, s in table.lacking() if (table.concepts[c].code, STYLES[s]) in at]
     judge, images, asked = Judge(table.concepts), draw(net, table, pairs), [c for c, _ in pairs]
     ours = judge.ranks(images, asked) < 5
