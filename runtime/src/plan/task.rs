@@ -72,12 +72,6 @@ pub struct Tasks {
     pub sources: Vec<Source>,
 }
 
-impl Task {
-    fn whole(node: usize, inputs: Vec<usize>, output: usize) -> Self {
-        Task { node, pass: Pass::Whole, inputs, output, then: None }
-    }
-}
-
 /// Whether a value ends in the one node that writes `output`, of the same form.
 fn ends(graph: &Graph, value: usize, layouts: &[Layout], output: usize) -> bool {
     let is = |id: &ValueId| id.index() == value;
@@ -121,6 +115,8 @@ impl Tasks {
             let inputs: Vec<usize> = node.inputs.iter().map(|id| id.index()).collect();
             let output = node.output.index();
             let read_outside = graph.outputs.contains(&node.output);
+            let task =
+                |pass, inputs, output| Task { node: index, pass, inputs, output, then: None };
             sources[output] = Source::Computed;
             match &node.op {
                 // An output that is a bare tensor is copied, so that outputs always lie in the arena.
@@ -146,13 +142,6 @@ impl Tasks {
                     layouts.push(Layout::new(vec![rows, 2 * groups], DType::F32));
                     layouts.push(Layout::new(vec![samples, 2 * channels], DType::F32));
                     sources.extend([Source::Computed, Source::Computed]);
-                    let task = |pass, inputs, output| Task {
-                        node: index,
-                        pass,
-                        inputs,
-                        output,
-                        then: None,
-                    };
                     tasks.push(task(Pass::Moments, inputs.clone(), moments));
                     tasks.push(task(Pass::Combine, vec![moments], moments + 1));
                     tasks.push(task(Pass::Normalise, vec![inputs[0], moments + 1], output));
@@ -165,13 +154,6 @@ impl Tasks {
                     let hidden = layouts.len();
                     layouts.push(Layout::new(vec![samples, tiles, words], DType::F32));
                     sources.push(Source::Computed);
-                    let task = |pass, inputs, output| Task {
-                        node: index,
-                        pass,
-                        inputs,
-                        output,
-                        then: None,
-                    };
                     tasks.push(task(Pass::Keys, inputs[1..3].to_vec(), hidden));
                     let mask = inputs.get(3).copied();
                     let operands = [inputs[0], hidden].into_iter().chain(mask).collect();
@@ -185,10 +167,10 @@ impl Tasks {
                             (task.output, task.then) = (output, Some(*function));
                             sources[inputs[0]] = Source::Unused;
                         }
-                        None => tasks.push(Task::whole(index, inputs, output)),
+                        None => tasks.push(task(Pass::Whole, inputs, output)),
                     }
                 }
-                _ => tasks.push(Task::whole(index, inputs, output)),
+                _ => tasks.push(task(Pass::Whole, inputs, output)),
             }
         }
         Ok(Tasks { tasks, prologue: 0, layouts, sources })

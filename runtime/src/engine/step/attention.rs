@@ -24,8 +24,7 @@ pub(super) fn attention(
     let mut first = mine.start;
     while first < mine.end {
         let (sample, query) = (first / queries, first % queries);
-        let end = mine.end.min((sample + 1) * queries).min(first + ATTENTION_QUERIES);
-        let count = cx.unbroken(q, first, end).min(cx.unbroken(&work.output, first, end));
+        let count = block(cx, work, first, mine.end.min(first + ATTENTION_QUERIES));
         let rows = first..first + count;
         let (q_rows, k_rows, v_rows) = (
             cx.rows(q, rows.clone()),
@@ -53,6 +52,14 @@ pub(super) fn attention(
         }
         first += count;
     }
+}
+
+/// How many queries from `first` on, up to `end`, are of one sample and lie in one piece, as their results do.
+fn block(cx: &Context<'_>, work: &Work, first: usize, end: usize) -> usize {
+    let (q, out) = (&work.inputs[0], &work.output);
+    let queries = q.layout.shape[1];
+    let end = end.min((first / queries + 1) * queries);
+    cx.unbroken(q, first, end).min(cx.unbroken(out, first, end))
 }
 
 /// The mask of `count` queries of one sample.
@@ -108,8 +115,7 @@ pub(super) fn attend(
         let mut first = mine.start;
         while first < mine.end {
             let (sample, query) = (first / queries, first % queries);
-            let end = mine.end.min((sample + 1) * queries).min(first + ATTENTION_I8_QUERIES);
-            let count = cx.unbroken(q, first, end).min(cx.unbroken(&work.output, first, end));
+            let count = block(cx, work, first, mine.end.min(first + ATTENTION_I8_QUERIES));
             let rows = first..first + count;
             let q_rows = cx.rows(q, rows.clone());
             let tiles: &[f32] = cx.flat(tiles, sample * sample_words, sample_words);

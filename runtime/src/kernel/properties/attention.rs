@@ -5,30 +5,43 @@ use crate::kernel::{Attention, Kernels, Mask, RowMut, Rows, RowsMut};
 use half::f16;
 use proptest::prelude::{any, prop};
 
+/// Kinds of masks: none; one row for all queries; a row a query; the same, hiding a whole tile and some queries' every key.
+pub const MASKS: usize = 4;
+
+/// Values for a mask of that kind.
+pub fn mask_values(draw: &mut Draw, queries: usize, keys: usize, kind: usize) -> Vec<f32> {
+    let mut values = draw.floats(queries * keys, 2.0);
+    if kind == 3 {
+        for (index, value) in values.iter_mut().enumerate() {
+            let (query, key) = (index / keys, index % keys);
+            if key < 64 || query % 5 == 4 || draw.bits().is_multiple_of(4) {
+                *value = f32::NEG_INFINITY;
+            }
+        }
+    }
+    values
+}
+
+/// The mask of that kind.
+pub fn mask_of(values: &[f32], keys: usize, kind: usize) -> Option<Mask<'_>> {
+    match kind {
+        0 => None,
+        1 => Some(Mask { data: values, stride: 0 }),
+        _ => Some(Mask { data: values, stride: keys }),
+    }
+}
+
 pub fn attention(table: &Kernels) {
     let keys = prop::sample::select(vec![1usize, 7, 16, 63, 64, 65, 77, 130]);
-    over!(64, |(queries in 1usize..20, keys in keys, head in 1usize..70, kind in 0usize..4, causal in any::<bool>(),
+    over!(64, |(queries in 1usize..20, keys in keys, head in 1usize..70, kind in 0..MASKS, causal in any::<bool>(),
                 as_f16 in any::<bool>(), gap in 0usize..3, seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         let stride = head + gap;
         let q = Stored::new(&mut draw, queries * stride, 3.0, as_f16);
         let k = Stored::new(&mut draw, keys * stride, 3.0, as_f16);
         let v = Stored::new(&mut draw, keys * stride, 3.0, as_f16);
-        // No mask; one row for all; one a query; one that hides a whole tile and some queries' every key.
-        let mut mask = draw.floats(queries * keys, 2.0);
-        if kind == 3 {
-            for (index, value) in mask.iter_mut().enumerate() {
-                let (query, key) = (index / keys, index % keys);
-                if key < 64 || query % 5 == 4 || draw.bits().is_multiple_of(4) {
-                    *value = f32::NEG_INFINITY;
-                }
-            }
-        }
-        let mask = match kind {
-            0 => None,
-            1 => Some(Mask { data: &mask, stride: 0 }),
-            _ => Some(Mask { data: &mask, stride: keys }),
-        };
+        let values = mask_values(&mut draw, queries, keys, kind);
+        let mask = mask_of(&values, keys, kind);
         let attention = Attention {
             queries,
             keys,

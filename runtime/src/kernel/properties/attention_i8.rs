@@ -1,5 +1,6 @@
 //! Properties of attention in int8.
 
+use super::attention::{MASKS, mask_of, mask_values};
 use super::{Draw, Stored, oracle, over, same, same_f16};
 use crate::kernel::{
     ATTENTION_KEYS, Attention, AttentionI8, Kernels, KeyRows, KeyTile, Mask, RowMut, Rows, RowsMut,
@@ -39,28 +40,15 @@ fn tiles(
 
 pub fn attention_i8(table: &Kernels) {
     let keys = prop::sample::select(vec![1usize, 7, 16, 63, 64, 65, 77, 130, 200]);
-    over!(96, |(queries in 1usize..70, keys in keys, head in 1usize..70, kind in 0usize..4, causal in any::<bool>(),
+    over!(96, |(queries in 1usize..70, keys in keys, head in 1usize..70, kind in 0..MASKS, causal in any::<bool>(),
                 as_f16 in any::<bool>(), gap in 0usize..3, seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         let stride = head + gap;
         let q = Stored::new(&mut draw, queries * stride, 3.0, as_f16);
         let k = Stored::new(&mut draw, keys * stride, 3.0, as_f16);
         let v = Stored::new(&mut draw, keys * stride, 3.0, as_f16);
-        // No mask; one row for all; one a query; one that hides a whole tile and some queries' every key.
-        let mut mask = draw.floats(queries * keys, 2.0);
-        if kind == 3 {
-            for (index, value) in mask.iter_mut().enumerate() {
-                let (query, key) = (index / keys, index % keys);
-                if key < 64 || query % 5 == 4 || draw.bits().is_multiple_of(4) {
-                    *value = f32::NEG_INFINITY;
-                }
-            }
-        }
-        let mask = match kind {
-            0 => None,
-            1 => Some(Mask { data: &mask, stride: 0 }),
-            _ => Some(Mask { data: &mask, stride: keys }),
-        };
+        let values = mask_values(&mut draw, queries, keys, kind);
+        let mask = mask_of(&values, keys, kind);
         let rows = |stored| Rows { data: stored, stride };
         let (q, k, v) = (rows(q.row()), rows(k.row()), rows(v.row()));
         let offset = table.gemm_i8.act_offset;
