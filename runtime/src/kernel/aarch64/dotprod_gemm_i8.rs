@@ -82,33 +82,38 @@ macro_rules! group {
 fn tile<const R: usize>(args: &mut GemmI8Args<'_>, row: usize, panel: usize) {
     // `wrapping_add` only computes addresses; every one that is read lies inside its slice, because
     // `check` has asserted that the last group of the last row and panel does.
-    let act = args.act.as_ptr().wrapping_add(row * args.act_stride);
-    let weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
+    let mut act: [*const u8; R] =
+        std::array::from_fn(|r| args.act.as_ptr().wrapping_add((row + r) * args.act_stride));
+    let mut weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
     let mut acc = [[vdupq_n_s32(0); 4]; R];
-    let mut group = 0;
-    while group + 4 <= args.groups {
+    for _ in 0..args.groups / 4 {
         let mut sixteen = [vdupq_n_u8(0); R];
-        for (r, sixteen) in sixteen.iter_mut().enumerate() {
-            let at = act.wrapping_add(r * args.act_stride + group * 4);
-            // SAFETY: four groups of row `row + r` are inside the slice by `check`.
-            *sixteen = unsafe { vld1q_u8(at) };
+        for (sixteen, at) in sixteen.iter_mut().zip(&mut act) {
+            // SAFETY: four groups of the row are inside the slice by `check`; the address moves on behind them.
+            unsafe {
+                asm!(
+                    "ldr {sixteen:q}, [{at}], #16",
+                    sixteen = out(vreg) * sixteen,
+                    at = inout(reg) * at,
+                    options(readonly, nostack, preserves_flags)
+                )
+            };
         }
-        let at = weights.wrapping_add(group * LINE);
-        group!(acc, at, sixteen, 0);
-        group!(acc, at.wrapping_add(LINE), sixteen, 1);
-        group!(acc, at.wrapping_add(2 * LINE), sixteen, 2);
-        group!(acc, at.wrapping_add(3 * LINE), sixteen, 3);
-        group += 4;
+        group!(acc, weights, sixteen, 0);
+        group!(acc, weights.wrapping_add(LINE), sixteen, 1);
+        group!(acc, weights.wrapping_add(2 * LINE), sixteen, 2);
+        group!(acc, weights.wrapping_add(3 * LINE), sixteen, 3);
+        weights = weights.wrapping_add(4 * LINE);
     }
-    while group < args.groups {
-        let mut four = [vdupq_n_u32(0); R];
-        for (r, four) in four.iter_mut().enumerate() {
-            let at = act.wrapping_add(r * args.act_stride + group * 4).cast::<u32>();
-            // SAFETY: the group of row `row + r` is inside the slice by `check`.
-            *four = vdupq_n_u32(unsafe { at.read_unaligned() });
-        }
-        group!(acc, weights.wrapping_add(group * LINE), four, 0);
-        group += 1;
+    for _ in 0..args.groups % 4 {
+        let four = act.each_mut().map(|at| {
+            // SAFETY: the group of the row is inside the slice by `check`.
+            let four = vdupq_n_u32(unsafe { at.cast::<u32>().read_unaligned() });
+            *at = at.wrapping_add(4);
+            four
+        });
+        group!(acc, weights, four, 0);
+        weights = weights.wrapping_add(LINE);
     }
     for (r, acc) in acc.into_iter().enumerate() {
         let at = (row + r) * args.acc_stride + panel * LANES;

@@ -20,8 +20,9 @@ fn has_dotprod() -> bool {
     has_neon() && is_aarch64_feature_detected!("dotprod")
 }
 
+/// Every CPU with matrix products has dot products too; the kernel uses both.
 fn has_i8mm() -> bool {
-    has_neon() && is_aarch64_feature_detected!("i8mm")
+    has_dotprod() && is_aarch64_feature_detected!("i8mm")
 }
 
 super::tables! {

@@ -1,6 +1,7 @@
 //! The int8 product on plain NEON: two groups' products summed in 16 bits, then pairs in 32.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::super::{GemmI8, GemmI8Args, LANES, each_line};
 
@@ -43,6 +44,19 @@ fn enabled(mut args: GemmI8Args<'_>) {
     }
 }
 
+/// Four activations, four times; `$at` moves on to the next four.
+macro_rules! four {
+    ($at:expr) => {{
+        let four: int8x16_t;
+        // SAFETY: the caller says why four bytes may be read at `$at`; `ld1r` writes registers only.
+        unsafe {
+            asm!("ld1r {{{four:v}.4s}}, [{at}], #4", four = out(vreg) four, at = inout(reg) $at,
+                options(readonly, nostack, preserves_flags))
+        };
+        four
+    }};
+}
+
 /// Sixteen bytes of weights.
 ///
 /// # Safety
@@ -54,72 +68,106 @@ unsafe fn load(at: *const i8) -> int8x16_t {
     unsafe { vld1q_s8(at) }
 }
 
-/// Four activations, four times.
-///
-/// # Safety
-/// `at` points to 4 bytes that may be read.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn four(at: *const u8) -> int8x16_t {
-    // SAFETY: the caller's promise.
-    let four = unsafe { at.cast::<i32>().read_unaligned() };
-    vreinterpretq_s8_s32(vdupq_n_s32(four))
+/// Adds the products of two registers of weights with the activations of one row. The compiler would take the upper halves out of
+/// the weights first, and move sums about between the turns.
+macro_rules! one_row {
+    ($a:expr, $b:expr, $acc:expr, $first:expr, $second:expr) => {{
+        let [low, high] = $acc;
+        // SAFETY: registers are read and written; every aarch64 has the instructions.
+        unsafe {
+            asm!(
+                "smull {p:v}.8h, {a:v}.8b, {x:v}.8b",
+                "smull2 {q:v}.8h, {a:v}.16b, {x:v}.16b",
+                "smlal {p:v}.8h, {b:v}.8b, {y:v}.8b",
+                "smlal2 {q:v}.8h, {b:v}.16b, {y:v}.16b",
+                "sadalp {low:v}.4s, {p:v}.8h",
+                "sadalp {high:v}.4s, {q:v}.8h",
+                p = out(vreg) _, q = out(vreg) _, low = inout(vreg) *low, high = inout(vreg) *high,
+                a = in(vreg) $a, b = in(vreg) $b, x = in(vreg) $first, y = in(vreg) $second,
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        }
+    }};
+}
+
+/// As `one_row` for two rows, so that no instruction waits for the one before it.
+macro_rules! two_rows {
+    ($a:expr, $b:expr, $acc:expr, $first:expr, $second:expr) => {{
+        let ([low0, high0], [low1, high1]) = $acc;
+        // SAFETY: registers are read and written; every aarch64 has the instructions.
+        unsafe {
+            asm!(
+                "smull {p:v}.8h, {a:v}.8b, {x0:v}.8b",
+                "smull2 {q:v}.8h, {a:v}.16b, {x0:v}.16b",
+                "smull {r:v}.8h, {a:v}.8b, {x1:v}.8b",
+                "smull2 {s:v}.8h, {a:v}.16b, {x1:v}.16b",
+                "smlal {p:v}.8h, {b:v}.8b, {y0:v}.8b",
+                "smlal2 {q:v}.8h, {b:v}.16b, {y0:v}.16b",
+                "smlal {r:v}.8h, {b:v}.8b, {y1:v}.8b",
+                "smlal2 {s:v}.8h, {b:v}.16b, {y1:v}.16b",
+                "sadalp {low0:v}.4s, {p:v}.8h",
+                "sadalp {high0:v}.4s, {q:v}.8h",
+                "sadalp {low1:v}.4s, {r:v}.8h",
+                "sadalp {high1:v}.4s, {s:v}.8h",
+                p = out(vreg) _, q = out(vreg) _, r = out(vreg) _, s = out(vreg) _,
+                low0 = inout(vreg) *low0, high0 = inout(vreg) *high0,
+                low1 = inout(vreg) *low1, high1 = inout(vreg) *high1,
+                a = in(vreg) $a, b = in(vreg) $b,
+                x0 = in(vreg) $first[0], y0 = in(vreg) $second[0],
+                x1 = in(vreg) $first[1], y1 = in(vreg) $second[1],
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        }
+    }};
 }
 
 #[target_feature(enable = "neon")]
 fn tile<const R: usize>(args: &mut GemmI8Args<'_>, row: usize, panel: usize) {
     // `wrapping_add` only computes addresses; every one that is read lies inside its slice, because
     // `check` has asserted that the last group of the last row and panel does.
-    let act = args.act.as_ptr().wrapping_add(row * args.act_stride);
-    let weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
-    // acc[r][2 i] holds pairs of lanes 4 i and 4 i + 1, acc[r][2 i + 1] of the next two.
-    let mut acc = [[vdupq_n_s32(0); 8]; R];
-    let mut group = 0;
-    while group + 2 <= args.groups {
+    let mut act: [*const u8; R] =
+        std::array::from_fn(|r| args.act.as_ptr().wrapping_add((row + r) * args.act_stride));
+    let mut weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
+    // acc[i][r][0] holds pairs of lanes 4 i and 4 i + 1 of row r, acc[i][r][1] of the next two.
+    let mut acc = [[[vdupq_n_s32(0); 2]; R]; 4];
+    for _ in 0..args.groups / 2 {
         let mut first = [vdupq_n_s8(0); R];
         let mut second = first;
         for r in 0..R {
-            let at = act.wrapping_add(r * args.act_stride + group * 4);
-            // SAFETY: group `group` of row `row + r` is inside the slice by `check`.
-            first[r] = unsafe { four(at) };
-            // SAFETY: as above, for the next group.
-            second[r] = unsafe { four(at.wrapping_add(4)) };
+            // Two groups of row `row + r` are inside the slice by `check`.
+            first[r] = four!(act[r]);
+            second[r] = four!(act[r]);
         }
-        for i in 0..4 {
-            let at = weights.wrapping_add(group * LINE + 16 * i);
-            // SAFETY: group `group` of the panel is inside the slice by `check`.
-            let a = unsafe { load(at) };
-            // SAFETY: as above, for the next group.
-            let b = unsafe { load(at.wrapping_add(LINE)) };
-            for r in 0..R {
-                let low = vmull_s8(vget_low_s8(a), vget_low_s8(first[r]));
-                let low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(second[r]));
-                let high = vmull_high_s8(a, first[r]);
-                let high = vmlal_high_s8(high, b, second[r]);
-                acc[r][2 * i] = vpadalq_s16(acc[r][2 * i], low);
-                acc[r][2 * i + 1] = vpadalq_s16(acc[r][2 * i + 1], high);
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: two groups of the panel are inside the slice by `check`.
+            let a = unsafe { load(weights.wrapping_add(16 * i)) };
+            // SAFETY: as above.
+            let b = unsafe { load(weights.wrapping_add(LINE + 16 * i)) };
+            match &mut acc[..] {
+                [one] => one_row!(a, b, one, first[0], second[0]),
+                [one, two] => two_rows!(a, b, (one, two), first, second),
+                _ => unreachable!("tiles have one row or two"),
             }
         }
-        group += 2;
+        weights = weights.wrapping_add(2 * LINE);
     }
-    if group < args.groups {
-        for (r, acc) in acc.iter_mut().enumerate() {
-            let at = act.wrapping_add(r * args.act_stride + group * 4);
-            // SAFETY: the last group of row `row + r` is inside the slice by `check`.
-            let act = unsafe { four(at) };
-            for i in 0..4 {
+    if args.groups % 2 == 1 {
+        let none = vdupq_n_s8(0);
+        for (r, at) in act.iter_mut().enumerate() {
+            // The last group of row `row + r` is inside the slice by `check`.
+            let act = four!(*at);
+            for (i, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: the last group of the panel is inside the slice by `check`.
-                let a = unsafe { load(weights.wrapping_add(group * LINE + 16 * i)) };
-                acc[2 * i] = vpadalq_s16(acc[2 * i], vmull_s8(vget_low_s8(a), vget_low_s8(act)));
-                acc[2 * i + 1] = vpadalq_s16(acc[2 * i + 1], vmull_high_s8(a, act));
+                let a = unsafe { load(weights.wrapping_add(16 * i)) };
+                one_row!(a, none, &mut acc[r], act, none);
             }
         }
     }
-    for (r, acc) in acc.into_iter().enumerate() {
+    for r in 0..R {
         let at = (row + r) * args.acc_stride + panel * LANES;
         let sums: &mut [i32] = &mut args.acc[at..at + LANES];
-        for (i, four) in sums.chunks_exact_mut(4).enumerate() {
-            let mut sum = vpaddq_s32(acc[2 * i], acc[2 * i + 1]);
+        for (acc, four) in acc.iter().zip(sums.chunks_exact_mut(4)) {
+            let mut sum = vpaddq_s32(acc[r][0], acc[r][1]);
             if args.accumulate {
                 // SAFETY: the chunk holds the 4 values that are read.
                 sum = vaddq_s32(sum, unsafe { vld1q_s32(four.as_ptr()) });
