@@ -65,11 +65,12 @@ fn widen(halves: uint16x4_t) -> float32x4_t {
 }
 
 #[inline(always)]
-fn narrow(wide: float32x4_t) -> uint16x4_t {
-    let halves: uint16x4_t;
-    // SAFETY: `fcvtn` reads one register and writes another; every aarch64 has it.
+fn narrow(low: float32x4_t, high: float32x4_t) -> uint16x8_t {
+    let halves: uint16x8_t;
+    // SAFETY: both read one register and write half of another; every aarch64 has them.
     unsafe {
-        asm!("fcvtn {halves:v}.4h, {wide:v}.4s", halves = out(vreg) halves, wide = in(vreg) wide,
+        asm!("fcvtn {halves:v}.4h, {low:v}.4s", "fcvtn2 {halves:v}.8h, {high:v}.4s",
+            halves = out(vreg) halves, low = in(vreg) low, high = in(vreg) high,
             options(pure, nomem, nostack, preserves_flags));
     }
     halves
@@ -148,10 +149,8 @@ impl Lanes for Quads {
     #[inline(always)]
     fn store_f16(self, dst: &mut [f16; LANES]) {
         let at = dst.as_mut_ptr().cast::<u16>();
-        op!(vst1_u16(at, narrow(self.0[0])));
-        op!(vst1_u16(at.wrapping_add(4), narrow(self.0[1])));
-        op!(vst1_u16(at.wrapping_add(8), narrow(self.0[2])));
-        op!(vst1_u16(at.wrapping_add(12), narrow(self.0[3])));
+        op!(vst1q_u16(at, narrow(self.0[0], self.0[1])));
+        op!(vst1q_u16(at.wrapping_add(8), narrow(self.0[2], self.0[3])));
     }
     #[inline(always)]
     fn load_sums(acc: &[i32; LANES], excess: &[i32; LANES]) -> Self {

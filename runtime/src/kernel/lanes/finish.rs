@@ -22,9 +22,12 @@ fn part(values: &[i32]) -> [i32; LANES] {
     }
 }
 
-/// What the activations' offset has added to the sums of `N` times 16 outputs, of which there may be fewer.
+/// What the activations' offset has added to the sums of `N` times 16 outputs, of which there may be fewer; nothing without one.
 #[inline(always)]
-fn excess<const N: usize>(sums: &[i32], offset: i32) -> [[i32; LANES]; N] {
+fn excess<const N: usize>(sums: &[i32], offset: i32) -> Option<[[i32; LANES]; N]> {
+    if offset == 0 {
+        return None;
+    }
     let mut excess = [[0; LANES]; N];
     for (block, sums) in excess.iter_mut().zip(sums.chunks(LANES)) {
         *block = part(sums);
@@ -32,16 +35,25 @@ fn excess<const N: usize>(sums: &[i32], offset: i32) -> [[i32; LANES]; N] {
             *sum = sum.wrapping_mul(offset);
         }
     }
-    excess
+    Some(excess)
 }
 
 /// Freed of the offset, `N` times 16 sums.
 #[inline(always)]
-fn exact<L: Lanes, const N: usize>(acc: &[i32], excess: &[[i32; LANES]; N]) -> [L; N] {
+fn exact<L: Lanes, const N: usize>(acc: &[i32], excess: &Option<[[i32; LANES]; N]>) -> [L; N] {
     let acc = &acc[..N * LANES].as_chunks().0[..N];
     let mut exact = [L::splat(0.0); N];
-    for ((exact, acc), excess) in exact.iter_mut().zip(acc).zip(excess) {
-        *exact = L::load_sums(acc, excess);
+    match excess {
+        Some(excess) => {
+            for ((exact, acc), excess) in exact.iter_mut().zip(acc).zip(excess) {
+                *exact = L::load_sums(acc, excess);
+            }
+        }
+        None => {
+            for (exact, acc) in exact.iter_mut().zip(acc) {
+                *exact = L::load_sums(acc, &[0; LANES]);
+            }
+        }
     }
     exact
 }
@@ -71,10 +83,10 @@ pub fn accumulate_i8<L: Lanes>(
     if start == columns {
         return;
     }
-    let [excess] = excess(&sums[start..], offset);
+    let excess = excess::<1>(&sums[start..], offset);
     for at in (start..total.len()).step_by(columns) {
         let total = &mut total[at..at + columns - start];
-        let exact = L::load_sums(&part(&acc[at..at + columns - start]), &excess);
+        let [exact] = exact::<L, 1>(&part(&acc[at..at + columns - start]), &excess);
         let before = if first { L::splat(0.0) } else { load_part(total, 0.0) };
         store_part(exact.mul_add(L::splat(scale), before), total);
     }
@@ -132,13 +144,9 @@ fn factors<L: Lanes, const N: usize>(
     factors
 }
 
-/// What follows the totals, but for the residual.
+/// Scales and biases.
 #[inline(always)]
-fn affine<L: Lanes, const N: usize>(
-    mut values: [L; N],
-    factors: &Factors<L, N>,
-    activation: Option<Unary>,
-) -> [L; N] {
+fn affine<L: Lanes, const N: usize>(mut values: [L; N], factors: &Factors<L, N>) -> [L; N] {
     match &factors.scale {
         Some(scale) => {
             for ((value, scale), bias) in values.iter_mut().zip(scale).zip(&factors.bias) {
@@ -151,7 +159,7 @@ fn affine<L: Lanes, const N: usize>(
             }
         }
     }
-    activate(values, activation)
+    values
 }
 
 #[inline(always)]
@@ -174,16 +182,26 @@ fn activate<L: Lanes, const N: usize>(mut values: [L; N], activation: Option<Una
 }
 
 /// The columns of a tile in blocks: `N` times 16 outputs from `start` on, or fewer.
+///
+/// Blocks of a plain tile, whose functions are none, are compiled apart: the compiler would load the constants of all functions
+/// for every row.
 macro_rules! by_columns {
-    ($tile:expr, $blocks:ident, $rest:ident, ($($arg:expr),*)) => {
+    ($tile:expr, $blocks:ident, $rest:ident, $args:tt) => {
+        if $tile.activation.is_none() && $tile.then.is_none() {
+            by_columns!(@ true, $tile, $blocks, $rest, $args);
+        } else {
+            by_columns!(@ false, $tile, $blocks, $rest, $args);
+        }
+    };
+    (@ $plain:literal, $tile:expr, $blocks:ident, $rest:ident, ($($arg:expr),*)) => {
         let columns = $tile.columns;
         let mut start = 0;
         while start + 4 * LANES <= columns {
-            $blocks::<L, 4>($($arg,)* start);
+            $blocks::<L, 4, $plain>($($arg,)* start);
             start += 4 * LANES;
         }
         while start + LANES <= columns {
-            $blocks::<L, 1>($($arg,)* start);
+            $blocks::<L, 1, $plain>($($arg,)* start);
             start += LANES;
         }
         if start < columns {
@@ -209,7 +227,7 @@ pub fn finish_tile_i8<L: Lanes>(
 }
 
 #[inline(always)]
-fn blocks_i8<L: Lanes, const N: usize>(
+fn blocks_i8<L: Lanes, const N: usize, const PLAIN: bool>(
     acc: &[i32],
     sums: &[i32],
     offset: i32,
@@ -226,8 +244,7 @@ fn blocks_i8<L: Lanes, const N: usize>(
         for value in &mut values {
             *value = value.mul(L::splat(scale));
         }
-        let values = affine(values, &factors, tile.activation);
-        finish_blocks(values, tile, row, start, out);
+        finish_blocks::<L, N, PLAIN>(affine(values, &factors), tile, row, start, out);
     }
 }
 
@@ -242,12 +259,12 @@ fn rest_i8<L: Lanes>(
     start: usize,
 ) {
     let end = tile.columns;
-    let [excess] = excess(&sums[start..end], offset);
+    let excess = excess::<1>(&sums[start..end], offset);
     let factors = factors::<L, 1>(tile, start, end);
     for (row, &scale) in scales.iter().enumerate() {
         let at = row * tile.stride;
-        let exact = L::load_sums(&part(&acc[at + start..at + end]), &excess);
-        let [value] = affine([exact.mul(L::splat(scale))], &factors, tile.activation);
+        let [exact] = exact::<L, 1>(&part(&acc[at + start..at + end]), &excess);
+        let [value] = affine([exact.mul(L::splat(scale))], &factors);
         finish_rest(value, tile, row, start, out);
     }
 }
@@ -260,7 +277,7 @@ pub fn finish_tile_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, mut out: 
 }
 
 #[inline(always)]
-fn blocks_f32<L: Lanes, const N: usize>(
+fn blocks_f32<L: Lanes, const N: usize, const PLAIN: bool>(
     total: &[f32],
     tile: &FinishTile<'_>,
     out: &mut RowsMut<'_>,
@@ -269,8 +286,7 @@ fn blocks_f32<L: Lanes, const N: usize>(
     let factors = factors::<L, N>(tile, start, start + N * LANES);
     for row in 0..tile.rows {
         let values = load_blocks(Row::F32(total), row * tile.stride + start);
-        let values: [L; N] = affine(values, &factors, tile.activation);
-        finish_blocks(values, tile, row, start, out);
+        finish_blocks::<L, N, PLAIN>(affine(values, &factors), tile, row, start, out);
     }
 }
 
@@ -281,27 +297,30 @@ fn rest_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, out: &mut RowsMut<'_
     for row in 0..tile.rows {
         let at = row * tile.stride;
         let total = load_part(&total[at + start..at + end], 0.0);
-        let [value] = affine([total], &factors, tile.activation);
+        let [value] = affine([total], &factors);
         finish_rest(value, tile, row, start, out);
     }
 }
 
-/// Adds the residual, applies what follows it and stores.
+/// Applies the activation, adds the residual, applies what follows it and stores.
 #[inline(always)]
-fn finish_blocks<L: Lanes, const N: usize>(
+fn finish_blocks<L: Lanes, const N: usize, const PLAIN: bool>(
     mut values: [L; N],
     tile: &FinishTile<'_>,
     row: usize,
     start: usize,
     out: &mut RowsMut<'_>,
 ) {
+    if !PLAIN {
+        values = activate(values, tile.activation);
+    }
     if let Some(residual) = &tile.residual {
         let residual: [L; N] = load_blocks(residual.data, row * residual.stride + start);
         for (value, residual) in values.iter_mut().zip(residual) {
             *value = value.add(residual);
         }
     }
-    if tile.then.is_some() {
+    if !PLAIN && tile.then.is_some() {
         if let RowMut::F16(_) = out.data {
             for value in &mut values {
                 *value = value.round_f16();
@@ -321,6 +340,7 @@ fn finish_rest<L: Lanes>(
     out: &mut RowsMut<'_>,
 ) {
     let end = tile.columns;
+    [value] = activate([value], tile.activation);
     if let Some(residual) = &tile.residual {
         let at = row * residual.stride;
         value = value.add(load_row(residual.data, at + start, at + end));

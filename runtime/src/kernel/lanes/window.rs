@@ -1,8 +1,8 @@
 //! Depthwise convolution, pooling, blending and stretching.
 
-use super::{Lanes, load_f16_part, load_part, store_part};
+use super::{Lanes, load_blocks, load_f16_part, load_part, store_blocks, store_part};
 use crate::graph::{PoolKind, ResizeMode};
-use crate::kernel::{LANES, Lines, ResizeRow};
+use crate::kernel::{LANES, Lines, ResizeRow, Row, RowMut};
 use half::f16;
 
 /// See [`crate::kernel::Kernels::depthwise`].
@@ -19,26 +19,63 @@ pub fn depthwise<L: Lanes>(
     assert_eq!(weight.len(), kernel, "weights do not fill the window");
     assert!(bias.is_none_or(|bias| bias.len() == channels), "biases do not fill the channels");
     for (x, cell) in out.chunks_exact_mut(channels).enumerate() {
-        let columns = lines.columns(x);
-        for (index, out) in cell.chunks_mut(LANES).enumerate() {
-            let channel = index * LANES;
-            let length = out.len();
-            let mut total = match bias {
-                Some(bias) => load_part(&bias[channel..channel + length], 0.0),
-                None => L::splat(0.0),
-            };
-            for (ky, line) in lines.lines.iter().enumerate() {
-                let Some(line) = line else { continue };
-                for kx in columns.clone() {
-                    let at = (x * lines.stride + kx - lines.pad_left) * channels + channel;
-                    let input = load_part::<L>(&line[at..at + length], 0.0);
-                    let at = (ky * lines.kernel_columns + kx) * channels + channel;
-                    total = input.mul_add(load_f16_part(&weight[at..at + length]), total);
-                }
+        let mut channel = 0;
+        while channel + 4 * LANES <= channels {
+            blocks::<L, 4>(lines, weight, bias, x, channel, cell);
+            channel += 4 * LANES;
+        }
+        while channel + LANES <= channels {
+            blocks::<L, 1>(lines, weight, bias, x, channel, cell);
+            channel += LANES;
+        }
+        if channel == channels {
+            continue;
+        }
+        let length = channels - channel;
+        let mut total = match bias {
+            Some(bias) => load_part(&bias[channel..], 0.0),
+            None => L::splat(0.0),
+        };
+        for (ky, line) in lines.lines.iter().enumerate() {
+            let Some(line) = line else { continue };
+            for kx in lines.columns(x) {
+                let at = (x * lines.stride + kx - lines.pad_left) * channels + channel;
+                let input = load_part::<L>(&line[at..at + length], 0.0);
+                let at = (ky * lines.kernel_columns + kx) * channels + channel;
+                total = input.mul_add(load_f16_part(&weight[at..at + length]), total);
             }
-            store_part(total, out);
+        }
+        store_part(total, &mut cell[channel..]);
+    }
+}
+
+/// `N` times 16 channels of cell `x`, from `channel` on.
+#[inline(always)]
+fn blocks<L: Lanes, const N: usize>(
+    lines: &Lines<'_>,
+    weight: &[f16],
+    bias: Option<&[f32]>,
+    x: usize,
+    channel: usize,
+    cell: &mut [f32],
+) {
+    let mut totals: [L; N] = match bias {
+        Some(bias) => load_blocks(Row::F32(bias), channel),
+        None => [L::splat(0.0); N],
+    };
+    for (ky, line) in lines.lines.iter().enumerate() {
+        let Some(line) = line else { continue };
+        for kx in lines.columns(x) {
+            let at = (x * lines.stride + kx - lines.pad_left) * lines.channels + channel;
+            let input: [L; N] = load_blocks(Row::F32(line), at);
+            let at = (ky * lines.kernel_columns + kx) * lines.channels + channel;
+            let weight: [L; N] = load_blocks(Row::F16(weight), at);
+            for ((total, input), weight) in totals.iter_mut().zip(input).zip(weight) {
+                *total = input.mul_add(weight, *total);
+            }
         }
     }
+    store_blocks(totals, &mut RowMut::F32(cell), channel);
 }
 
 /// See [`crate::kernel::Kernels::pool`].
