@@ -22,6 +22,25 @@ struct Parts<'a> {
     sums: &'a mut [f32],
 }
 
+/// Calls a function for rows `first..end`: `R` at a time, then four, then one.
+macro_rules! by_rows {
+    ($function:ident($($arg:expr),*), $first:expr, $end:expr, $row:ident) => {
+        let mut $row = $first;
+        while $row < $end {
+            if $row + R <= $end {
+                $function::<L, R, P>($($arg),*);
+                $row += R;
+            } else if $row + 4 <= $end {
+                $function::<L, 4, P>($($arg),*);
+                $row += 4;
+            } else {
+                $function::<L, 1, P>($($arg),*);
+                $row += 1;
+            }
+        }
+    };
+}
+
 /// See [`crate::kernel::Kernels::attention`]. `R` by `P` times 16 sums stay in registers.
 #[inline(always)]
 pub fn attention<L: Lanes, const R: usize, const P: usize>(
@@ -53,43 +72,21 @@ pub fn attention<L: Lanes, const R: usize, const P: usize>(
         load_rows::<L>(attention.v, start, count, head, blocks, parts.values);
         for first in (0..rows).step_by(LANES) {
             let end = (first + LANES).min(rows);
-            let mut row = first;
-            while row < end {
-                if row + R <= end {
-                    score_rows::<L, R, P>(attention, &mut parts, row, start, count, width);
-                    row += R;
-                } else {
-                    score_rows::<L, 1, P>(attention, &mut parts, row, start, count, width);
-                    row += 1;
-                }
-            }
+            by_rows!(score_rows(attention, &mut parts, row, start, count, width), first, end, row);
             let (active, factors) = weigh::<L>(attention, &mut parts, first, end, start, count);
-            let mut row = first;
-            while row < end {
-                if row + R <= end {
-                    let at = row - first;
-                    add_rows::<L, R, P>(
-                        &mut parts,
-                        row,
-                        count,
-                        width,
-                        &factors[at..at + R],
-                        &active[at..at + R],
-                    );
-                    row += R;
-                } else {
-                    let at = row - first;
-                    add_rows::<L, 1, P>(
-                        &mut parts,
-                        row,
-                        count,
-                        width,
-                        &factors[at..=at],
-                        &active[at..=at],
-                    );
-                    row += 1;
-                }
-            }
+            by_rows!(
+                add_rows(
+                    &mut parts,
+                    row,
+                    count,
+                    width,
+                    &factors[row - first..],
+                    &active[row - first..]
+                ),
+                first,
+                end,
+                row
+            );
         }
     }
 
@@ -126,7 +123,7 @@ fn load_rows<L: Lanes>(
     }
 }
 
-/// Rows of `head` values to columns of 64; columns without a row hold 0.
+/// Rows of `head` values to columns of 64. Whole vectors of columns are written; those without a row hold 0.
 #[inline(always)]
 fn load_columns<L: Lanes>(
     rows: Rows<'_>,
@@ -135,7 +132,7 @@ fn load_columns<L: Lanes>(
     head: usize,
     out: &mut [f32],
 ) {
-    for block in (0..ATTENTION_KEYS).step_by(LANES) {
+    for block in (0..count).step_by(LANES) {
         for start in (0..head).step_by(LANES) {
             let end = (start + LANES).min(head);
             let mut lanes = [L::splat(0.0); LANES];
@@ -164,10 +161,15 @@ fn score_rows<L: Lanes, const R: usize, const P: usize>(
     count: usize,
     width: usize,
 ) {
-    let mut part = 0;
-    while part < ATTENTION_KEYS / LANES {
-        score::<L, R, P>(attention, parts, row, start, count, width, part * LANES);
-        part += P;
+    let mut first = 0;
+    while first < count {
+        if first + P * LANES <= count.next_multiple_of(LANES) {
+            score::<L, R, P>(attention, parts, row, start, count, width, first);
+            first += P * LANES;
+        } else {
+            score::<L, R, 1>(attention, parts, row, start, count, width, first);
+            first += LANES;
+        }
     }
 }
 
@@ -238,7 +240,7 @@ fn score<L: Lanes, const R: usize, const P: usize>(
 }
 
 /// Turns the scores of up to 16 queries into exponentials, 0 from what a query may not see on, and takes up the
-/// maxima and the sums. Says which queries the tile counts for, and what their totals are to be multiplied by.
+/// maxima and the sums. Vectors behind the last key have no part in either. Says which queries the tile counts for, and what their totals are to be multiplied by.
 #[inline(always)]
 fn weigh<L: Lanes>(
     attention: &Attention<'_>,
@@ -249,14 +251,15 @@ fn weigh<L: Lanes>(
     count: usize,
 ) -> ([bool; LANES], [f32; LANES]) {
     let rows = end - first;
+    let filled = count.next_multiple_of(LANES);
     let scores = &mut parts.scores.as_chunks_mut::<ATTENTION_KEYS>().0[first..end];
     let mut active = [false; LANES];
     let mut lanes = [L::splat(f32::NEG_INFINITY); LANES];
     for (index, scores) in scores.iter_mut().enumerate() {
         let seen = attention.visible(first + index).saturating_sub(start).min(count);
         active[index] = seen > 0;
-        scores[seen..].fill(f32::NEG_INFINITY);
-        for chunk in scores.as_chunks::<LANES>().0 {
+        scores[seen..filled].fill(f32::NEG_INFINITY);
+        for chunk in scores[..filled].as_chunks::<LANES>().0 {
             lanes[index] = L::load(chunk).max(lanes[index]);
         }
     }
@@ -274,7 +277,7 @@ fn weigh<L: Lanes>(
         }
         parts.maxima[first + index] = maxima[index];
         let max = L::splat(maxima[index]);
-        for chunk in scores.as_chunks_mut::<LANES>().0 {
+        for chunk in scores[..filled].as_chunks_mut::<LANES>().0 {
             let p = exp(L::load(chunk).sub(max));
             lanes[index] = lanes[index].add(p);
             p.store(chunk);
