@@ -13,17 +13,33 @@ pub fn gemm_f16<L: Lanes, const R: usize, const P: usize>(mut args: GemmF16Args<
         let wide = panel + P <= args.panels;
         let mut row = 0;
         while row < args.rows {
-            let full = row + R <= args.rows;
-            match (full, wide) {
-                (true, true) => tile::<L, R, P>(&mut args, row, panel),
-                (true, false) => tile::<L, R, 1>(&mut args, row, panel),
-                (false, true) => tile::<L, 1, P>(&mut args, row, panel),
-                (false, false) => tile::<L, 1, 1>(&mut args, row, panel),
-            }
-            row += if full { R } else { 1 };
+            let rest = args.rows - row;
+            row += if rest >= R {
+                rows::<L, R, P>(&mut args, row, panel, wide)
+            } else if rest >= 4 {
+                rows::<L, 4, P>(&mut args, row, panel, wide)
+            } else {
+                rows::<L, 1, P>(&mut args, row, panel, wide)
+            };
         }
         panel += if wide { P } else { 1 };
     }
+}
+
+/// `R` rows by `P` panels, or by one.
+#[inline(always)]
+fn rows<L: Lanes, const R: usize, const P: usize>(
+    args: &mut GemmF16Args<'_>,
+    row: usize,
+    panel: usize,
+    wide: bool,
+) -> usize {
+    if wide {
+        tile::<L, R, P>(args, row, panel);
+    } else {
+        tile::<L, R, 1>(args, row, panel);
+    }
+    R
 }
 
 #[inline(always)]
