@@ -56,7 +56,44 @@ pub struct ResizeRow {
     pub mode: ResizeMode,
 }
 
+/// [`ResizeRow::source`] of `x = 0, 1, ..`, one after the other, without a division of whole numbers each.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    last: isize,
+    /// Twice the factor: position `cell * unit + rest` lies `rest / unit` behind a cell.
+    unit: isize,
+    cell: isize,
+    rest: isize,
+}
+
+impl Iterator for Sources {
+    type Item = (usize, usize, f32);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (cell, weight) = (self.cell, self.rest as f32 / self.unit as f32);
+        self.rest += 2;
+        if self.rest >= self.unit {
+            self.rest -= self.unit;
+            self.cell += 1;
+        }
+        let within = |cell: isize| cell.clamp(0, self.last) as usize;
+        Some((within(cell), within(cell + 1), weight))
+    }
+}
+
 impl ResizeRow {
+    /// The sources of all cells of `factor * length` and on, in order; the length is at least 1.
+    pub(super) fn sources(factor: usize, length: usize) -> Sources {
+        let (position, unit) = (1 - factor as isize, 2 * factor as isize);
+        Sources {
+            last: length as isize - 1,
+            unit,
+            cell: position.div_euclid(unit),
+            rest: position.rem_euclid(unit),
+        }
+    }
+
     /// The two cells (or rows) that output cell `x` of `factor * length` lies between, and the weight of
     /// the second: ONNX half_pixel, `(x + 0.5) / factor - 0.5`, cut off at the ends.
     pub fn source(x: usize, factor: usize, length: usize) -> (usize, usize, f32) {
@@ -81,6 +118,20 @@ mod tests {
         assert_eq!(ResizeRow::source(2, 2, 4), (0, 1, 0.75));
         assert_eq!(ResizeRow::source(7, 2, 4), (3, 3, 0.25));
         assert_eq!(ResizeRow::source(5, 1, 9), (5, 6, 0.0));
+    }
+
+    #[test]
+    fn sources_in_order_are_each_cells_source() {
+        for (factor, length) in [(1, 1), (1, 5), (2, 1), (2, 7), (3, 4), (4, 3), (5, 2)] {
+            for (x, source) in ResizeRow::sources(factor, length).take(factor * length).enumerate()
+            {
+                assert_eq!(
+                    source,
+                    ResizeRow::source(x, factor, length),
+                    "{factor}x{length} at {x}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -135,17 +135,26 @@ pub fn resize_row<L: Lanes>(resize: &ResizeRow, row: &[f32], out: &mut [f32]) {
     assert_eq!(out.len(), row.len() * resize.factor, "the output row is not the input's multiple");
     assert!(row.len().is_multiple_of(channels), "the row is not whole cells");
     let width = row.len() / channels;
-    for (x, out) in out.chunks_exact_mut(channels).enumerate() {
-        match resize.mode {
-            ResizeMode::Nearest => {
+    match resize.mode {
+        ResizeMode::Nearest => {
+            for (x, out) in out.chunks_exact_mut(channels).enumerate() {
                 let start = x / resize.factor * channels;
                 out.copy_from_slice(&row[start..start + channels]);
             }
-            ResizeMode::Bilinear => {
-                let (left, right, weight) = ResizeRow::source(x, resize.factor, width);
+        }
+        ResizeMode::Bilinear => {
+            let sources = ResizeRow::sources(resize.factor, width);
+            for (out, (left, right, weight)) in out.chunks_exact_mut(channels).zip(sources) {
                 let a = &row[left * channels..(left + 1) * channels];
                 let b = &row[right * channels..(right + 1) * channels];
-                blend::<L>(a, b, weight, out);
+                if channels >= LANES {
+                    blend::<L>(a, b, weight, out);
+                } else {
+                    // A part of a vector costs more than its few values one by one.
+                    for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
+                        *out = weight.mul_add(b - a, *a);
+                    }
+                }
             }
         }
     }
