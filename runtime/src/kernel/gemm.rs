@@ -17,7 +17,7 @@ pub struct GemmI8 {
     /// Rows that one turn of the inner loop shares a panel over: more rows a call run as several turns, and a
     /// rest that is not a multiple runs at less speed.
     pub tile_rows: usize,
-    /// Panels that one turn takes together.
+    /// Panels that one tile takes together: those of a turn, or a multiple.
     pub tile_panels: usize,
     /// Computes `acc[r][p * 16 + lane] (+)= sum over group, j of
     /// act[r * act_stride + 4 * group + j] * panel[p][group][lane][j]`.

@@ -26,7 +26,7 @@ pub(super) const PANELS_MAX: usize = 8;
 /// Vectors of one tile beside `panels` panels: whole turns of the inner loop where they fit.
 pub(super) fn tile_vectors(panels: usize, turn: usize) -> usize {
     let columns = panels * PANEL_OUTPUTS;
-    let fit = (2 * turn * columns).clamp(TILE_VALUES_SMALL, TILE_VALUES) / columns;
+    let fit = (3 * turn * columns).clamp(TILE_VALUES_SMALL, TILE_VALUES) / columns;
     if fit > turn { fit / turn * turn } else { fit.max(1) }
 }
 
@@ -123,18 +123,18 @@ impl<'a> Tail<'a> {
     ) {
         let row_cells = self.row_cells();
         let (mut halves, mut floats);
-        let (halves, floats): (&mut [f16], &mut [f32]) =
-            match self.residual.map(|view| view.layout.dtype) {
-                None => (&mut [], &mut []),
-                Some(DType::F16) => {
-                    halves = [f16::ZERO; TILE_VALUES];
-                    (&mut halves, &mut [])
-                }
-                Some(_) => {
-                    floats = [0.0; TILE_VALUES];
-                    (&mut [], &mut floats)
-                }
-            };
+        let under = self.residual.filter(|view| view.place == self.output.place);
+        let (halves, floats): (&mut [f16], &mut [f32]) = match under.map(|view| view.layout.dtype) {
+            None => (&mut [], &mut []),
+            Some(DType::F16) => {
+                halves = [f16::ZERO; TILE_VALUES];
+                (&mut halves, &mut [])
+            }
+            Some(_) => {
+                floats = [0.0; TILE_VALUES];
+                (&mut [], &mut floats)
+            }
+        };
         let mut done = 0;
         while done < place.cells {
             let cell = place.cell + done;

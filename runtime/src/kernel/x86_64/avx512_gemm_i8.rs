@@ -4,17 +4,22 @@ use std::arch::x86_64::*;
 
 use super::super::{GemmI8, GemmI8Args, LANES};
 
-/// Up to 12 rows by 2 panels: 24 sums, 2 weights and an activation in 32 registers.
+/// Up to 12 rows by 2 panels: 24 sums, 2 weights and an activation in 32 registers. Two such turns make a tile, because
+/// epilogues take four panels together.
 pub const GEMM_I8: GemmI8 = GemmI8 {
     name: "avx512_gemm_i8_12x2",
     act_offset: 128,
     tile_rows: ROWS,
-    tile_panels: 2,
+    tile_panels: 4,
     run,
     run_lines,
 };
 
 const ROWS: usize = 12;
+/// Longest panels of one turn whose successors are fetched while they are used: half of a first-level cache.
+const NEXT_BYTES_MAX: usize = 24 << 10;
+/// How far ahead longer panels are fetched.
+const SOON_BYTES: usize = 1 << 10;
 /// Bytes of one group of a panel.
 const LINE: usize = 64;
 
@@ -97,6 +102,12 @@ fn tile<const R: usize, const P: usize>(
     }
     // `wrapping_add` only computes addresses; every one that is read lies inside its slice, because
     // `check` has asserted that the last group of the last row, line and panel does.
+    // Weights are read once: what comes next is on its way while these are used. The CPU looks ahead by itself only to the
+    // end of a page.
+    let ahead = match P * args.weights_stride {
+        next if next <= NEXT_BYTES_MAX => next,
+        _ => SOON_BYTES,
+    };
     let mut weights = args.weights.as_ptr().wrapping_add(panel * args.weights_stride);
     for start in starts {
         let act = args.act.as_ptr().wrapping_add(start + row * args.act_stride);
@@ -106,9 +117,7 @@ fn tile<const R: usize, const P: usize>(
                 let at = weights.wrapping_add(p * args.weights_stride + group * LINE);
                 // SAFETY: groups of panels `panel..panel + P` are inside the slice by `check`.
                 *weight = unsafe { _mm512_loadu_epi8(at) };
-                // Weights are read once: the panels that come next are on their way while these are used. The CPU
-                // looks ahead by itself only to the end of a page.
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(P * args.weights_stride));
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead));
             }
             for (r, acc) in acc.iter_mut().enumerate() {
                 let at = act.wrapping_add(r * args.act_stride + group * 4).cast::<i32>();
