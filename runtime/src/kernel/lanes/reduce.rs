@@ -76,11 +76,17 @@ fn max_abs_of_bits(values: &[f16]) -> Option<f32> {
             *lane = if bits > *lane { bits } else { *lane };
         }
     }
-    let mut largest = 0;
-    for &bits in rest.iter().chain(&lanes) {
+    for (lane, &bits) in lanes.iter_mut().zip(rest) {
         let bits = bits & !SIGN;
-        largest = if bits > largest { bits } else { largest };
+        *lane = if bits > *lane { bits } else { *lane };
     }
+    for half in [32, 16, 8, 4, 2, 1] {
+        let (low, high) = lanes.split_at_mut(half);
+        for (lane, &other) in low.iter_mut().zip(&high[..half]) {
+            *lane = if other > *lane { other } else { *lane };
+        }
+    }
+    let largest = lanes[0];
     (largest <= INFINITY).then(|| f16::from_bits(largest).to_f32_const())
 }
 
