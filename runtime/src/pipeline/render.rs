@@ -5,6 +5,8 @@ use super::error::PipelineError;
 use super::networks::Loaded;
 use super::request::Stage;
 use super::spec::{PipelineSpec, Prediction};
+use crate::graph::Unary;
+use crate::kernel::Kernels;
 
 /// What is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub fn render(
         meter.run(engine, enlarger, Stage::Enlarge)?;
         engine.read_output(enlarger, 0, &mut buffers.image[..pixels.len()])?;
     }
-    to_bytes(&buffers.image[..pixels.len()], size.range, pixels);
+    to_bytes(engine.kernels(), &mut buffers.image[..pixels.len()], size.range, pixels);
     let last = match (&refiner, &enlarger) {
         (_, Some(_)) => Stage::Enlarge,
         (Some(_), None) => Stage::Refine,
@@ -72,12 +74,16 @@ fn scale_latent(latent: &mut [f32], scale: f32, shift: f32) {
     }
 }
 
-/// Values to bytes: `range` becomes 0 to 255, what lies outside is cut, halves go to the even neighbour, NaN to 0.
-fn to_bytes(values: &[f32], [black, white]: [f32; 2], bytes: &mut [u8]) {
+/// Values to bytes: `range` becomes 0 to 255, what lies outside is cut, halves go to the even neighbour, NaN to 0. The
+/// values are used up.
+#[expect(clippy::manual_clamp, reason = "a clamped NaN would stay one")]
+fn to_bytes(kernels: &Kernels, values: &mut [f32], [black, white]: [f32; 2], bytes: &mut [u8]) {
+    /// Adding this rounds to a whole number, nearest even, and leaves it in the last bits: 1.5 * 2^23.
+    const ROUND: f32 = 12_582_912.0;
     let scale = 255.0 / (white - black);
-    let shift = -black * scale;
-    for (byte, &value) in bytes.iter_mut().zip(values) {
-        *byte = value.mul_add(scale, shift).clamp(0.0, 255.0).round_ties_even() as u8;
+    (kernels.unary)(Unary::Affine { scale, shift: -black * scale }, values);
+    for (byte, value) in bytes.iter_mut().zip(values) {
+        *byte = (value.max(0.0).min(255.0) + ROUND).to_bits() as u8;
     }
 }
 
@@ -87,11 +93,12 @@ mod tests {
 
     #[test]
     fn values_become_bytes_with_cut_ends_and_even_halves() {
-        let values = [-1.0, 1.0, 0.0, -9.0, 9.0, f32::NAN, f32::INFINITY, 1.0 / 127.5 - 1.0];
+        let kernels = Kernels::chosen().unwrap();
+        let mut values = [-1.0, 1.0, 0.0, -9.0, 9.0, f32::NAN, f32::INFINITY, 1.0 / 127.5 - 1.0];
         let mut bytes = [7; 8];
-        to_bytes(&values, [-1.0, 1.0], &mut bytes);
+        to_bytes(kernels, &mut values, [-1.0, 1.0], &mut bytes);
         assert_eq!(bytes, [0, 255, 128, 0, 255, 0, 255, 1]);
-        to_bytes(&[0.5, 1.5, 2.5], [0.0, 255.0], &mut bytes[..3]);
+        to_bytes(kernels, &mut [0.5, 1.5, 2.5], [0.0, 255.0], &mut bytes[..3]);
         assert_eq!(bytes[..3], [0, 2, 2]);
     }
 

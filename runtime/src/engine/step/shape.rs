@@ -48,19 +48,21 @@ fn shuffle_as<T: Pod>(
         if inverse {
             for dy in 0..factor {
                 let wide: &[T] = cx.values(x, row * factor + dy, 0..row_len);
-                for (cell, values) in wide.chunks_exact(c).enumerate() {
-                    let (block, dx) = (cell / factor, cell % factor);
-                    for (channel, &value) in values.iter().enumerate() {
-                        out[block * deep + place(channel, dy, dx)] = value;
+                for (deep, wide) in out.chunks_exact_mut(deep).zip(wide.chunks_exact(factor * c)) {
+                    for (dx, cell) in wide.chunks_exact(c).enumerate() {
+                        for (channel, &value) in cell.iter().enumerate() {
+                            deep[place(channel, dy, dx)] = value;
+                        }
                     }
                 }
             }
         } else {
-            let values: &[T] = cx.values(x, row / factor, 0..row_len);
-            for (cell, out) in out.chunks_exact_mut(c).enumerate() {
-                let (block, dx) = (cell / factor, cell % factor);
-                for (channel, out) in out.iter_mut().enumerate() {
-                    *out = values[block * deep + place(channel, row % factor, dx)];
+            let (values, dy): (&[T], _) = (cx.values(x, row / factor, 0..row_len), row % factor);
+            for (deep, wide) in values.chunks_exact(deep).zip(out.chunks_exact_mut(factor * c)) {
+                for (dx, cell) in wide.chunks_exact_mut(c).enumerate() {
+                    for (channel, out) in cell.iter_mut().enumerate() {
+                        *out = deep[place(channel, dy, dx)];
+                    }
                 }
             }
         }
