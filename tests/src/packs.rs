@@ -259,6 +259,7 @@ pub fn every_op() -> PackBuilder {
             },
         ],
         networks: [("denoiser".to_owned(), 0.999)].into(),
+        pruning: None,
     };
     let metadata = Metadata {
         graphs: graphs.clone(),

@@ -49,6 +49,10 @@ struct PackArgs {
     /// Keep layers in f16 whose network/node name matches; * stands for anything. May be given again.
     #[arg(long, value_name = "PATTERN")]
     keep_f16: Vec<String>,
+    /// Remove this share of a picture's multiply-adds, such as 0.3: hidden channels, heads and branches that change pictures
+    /// least. The rest is fitted again, and the report says what it saves and what it costs.
+    #[arg(long, value_name = "R")]
+    prune: Option<f64>,
     /// Calibrate on these prompts, one a line, instead of the model's own words.
     #[arg(long, value_name = "FILE")]
     calibrate_prompts: Option<PathBuf>,

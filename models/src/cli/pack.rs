@@ -27,6 +27,7 @@ pub(super) fn run(args: &PackArgs) -> anyhow::Result<()> {
         recipe,
         keep_f16: args.keep_f16.clone(),
         prompts,
+        prune: args.prune,
     };
     let (pack, report) = pack(&request, &mut progress(args.quiet))?;
     if let Some(path) = &args.report {
@@ -45,6 +46,9 @@ pub(super) fn run(args: &PackArgs) -> anyhow::Result<()> {
             network.outputs.snr_db,
             network.layers.len() - kept,
         );
+    }
+    if let Some(pruning) = &report.pruning {
+        println!("pruned: {pruning}");
     }
     println!("{}: {} bytes, {}", out.display(), pack.bytes(), pack.hash());
     match board {

@@ -124,24 +124,15 @@ impl Call<'_> {
         let [out_h, out_w] = output_size(h, w, window).ok_or_else(|| self.operands())?;
         let k = kh * kw * c;
         let matrix = self.linear_weight(&weight.panels, n * k)?;
-        let mut source = x.values.clone();
+        let mut source = x.clone();
         if let Some(layer) = self.int8 {
-            fake_quantise(&mut source, w * c, layer.input);
+            fake_quantise(&mut source.values, w * c, layer.input);
         }
         let mut out = vec![0.0; b * out_h * out_w * n];
         let mut columns = vec![0.0f32; out_w * k];
         for (row_index, out_row) in out.chunks_mut(out_w * n).enumerate() {
-            let (image, y) = (row_index / out_h, row_index % out_h);
             for (x_out, column) in columns.chunks_mut(k).enumerate() {
-                for (tap, cell) in column.chunks_mut(c).enumerate() {
-                    match source_cell(y, x_out, tap / kw, tap % kw, h, w, window) {
-                        Some((sy, sx)) => {
-                            let start = ((image * h + sy) * w + sx) * c;
-                            cell.copy_from_slice(&source[start..start + c]);
-                        }
-                        None => cell.fill(0.0),
-                    }
-                }
+                window_columns(&source, window, [out_h, out_w], row_index * out_w + x_out, column);
             }
             gemm(out_w, k, n, &columns, matrix, true, out_row);
         }
@@ -206,6 +197,30 @@ impl Call<'_> {
         let mut shape = a.shape.clone();
         shape[rank - 1] = n;
         Ok(Array { shape, values: out })
+    }
+}
+
+/// What a window reads at a cell of its output, `[kernel_rows, kernel_columns, c]`; zeros in the padding. Cells are counted
+/// over all images.
+pub(crate) fn window_columns(
+    x: &Array,
+    window: &Window,
+    [out_h, out_w]: [usize; 2],
+    cell: usize,
+    columns: &mut [f32],
+) {
+    let [_, h, w, c] = x.image();
+    let (image, y, x_out) = (cell / (out_h * out_w), cell / out_w % out_h, cell % out_w);
+    let kernel_columns = window.kernel[1] as usize;
+    for (tap, into) in columns.chunks_mut(c).enumerate() {
+        let (row, column) = (tap / kernel_columns, tap % kernel_columns);
+        match source_cell(y, x_out, row, column, h, w, window) {
+            Some((sy, sx)) => {
+                let start = ((image * h + sy) * w + sx) * c;
+                into.copy_from_slice(&x.values[start..start + c]);
+            }
+            None => into.fill(0.0),
+        }
     }
 }
 

@@ -19,6 +19,8 @@ use half::f16;
 use plantain::graph::{Binding, DType, DimError, Graph, InputScale, Node, Op, ValueId, bind_shape};
 
 pub use linear::fake_quantise;
+pub(crate) use linear::window_columns;
+pub(crate) use pointwise::unary;
 
 use crate::lower::FloatTensor;
 
@@ -49,7 +51,7 @@ impl Array {
 }
 
 /// Where float weights come from.
-pub trait WeightSource {
+pub trait WeightSource: Sync {
     /// The tensor of this name, row-major; whole numbers as f32.
     fn floats(&self, name: &str) -> Option<&[f32]>;
 }

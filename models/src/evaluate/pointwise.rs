@@ -5,7 +5,7 @@ use plantain::graph::{Binary, Unary};
 use super::{Array, Call, EvaluateError};
 
 /// A function of one value.
-pub(super) fn unary(function: Unary, x: f32) -> f32 {
+pub(crate) fn unary(function: Unary, x: f32) -> f32 {
     let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
     match function {
         Unary::Relu => x.max(0.0),

@@ -18,14 +18,8 @@ pub struct GoldenRun {
     pub tensors: Vec<StoredTensor>,
 }
 
-/// Runs every network once with the engine.
-///
-/// # Errors
-/// [`PackingError::Chain`] if the engine refuses.
-pub fn run(
-    quantised: &[Quantised],
-    inputs: &[(Binding, Inputs)],
-) -> Result<Vec<GoldenRun>, PackingError> {
+/// The tensors of quantised networks as the engine reads them.
+pub fn memory_weights(quantised: &[Quantised]) -> MemoryWeights {
     let mut weights = MemoryWeights::new();
     for tensor in quantised.iter().flat_map(|network| &network.tensors) {
         match &tensor.data {
@@ -36,6 +30,18 @@ pub fn run(
             StoredData::I32(values) => weights.insert(&tensor.name, values),
         }
     }
+    weights
+}
+
+/// Runs every network once with the engine.
+///
+/// # Errors
+/// [`PackingError::Chain`] if the engine refuses.
+pub fn run(
+    quantised: &[Quantised],
+    inputs: &[(Binding, Inputs)],
+) -> Result<Vec<GoldenRun>, PackingError> {
+    let weights = memory_weights(quantised);
     let graphs: Vec<Graph> = quantised.iter().map(|network| network.graph.clone()).collect();
     let engine = EngineRun::new(Arc::new(weights), &graphs, 1);
     let mut runs = Vec::new();

@@ -14,12 +14,16 @@ use plantain::graph::Binding;
 use plantain::pack::{Metadata, Pack, PackError, Provenance, Source};
 use plantain::pipeline::{PipelineSpec, WORD_STATES};
 
+pub(crate) use golden::memory_weights;
 pub use source::{Model, Pipeline, load, networks};
 
 use crate::chain::{Chain, ChainError, EvaluatorRun, Request, Trace, random_inputs};
 use crate::import::ImportError;
 use crate::lower::LowerError;
-use crate::quantise::{self, Inputs, Options, QuantiseError, Samples, StoredData, StoredTensor};
+use crate::prune::{self, PruneError};
+use crate::quantise::{
+    self, Inputs, Options, QuantiseError, Quantised, Samples, StoredData, StoredTensor,
+};
 use crate::recipe::{Recipe, RecipeError, TokenizerTables};
 use crate::report::PackingReport;
 use crate::write::WriteError;
@@ -36,6 +40,9 @@ pub enum PackingError {
     /// An op or a shape.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// What cannot be pruned, or not well.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
     /// Numbers.
     #[error(transparent)]
     Quantise(#[from] QuantiseError),
@@ -85,6 +92,8 @@ pub struct PackRequest {
     pub keep_f16: Vec<String>,
     /// Prompts to calibrate on.
     pub prompts: Option<Vec<String>>,
+    /// Share of a picture's multiply-adds to remove, over what the recipe says.
+    pub prune: Option<f64>,
 }
 
 /// Prompts of a file, one a line.
@@ -118,20 +127,26 @@ pub fn pack(
     request: &PackRequest,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Pack, PackingReport), PackingError> {
-    let model = load(&request.source, &request.recipe, progress)?;
-    let options = options(request);
-    let Calibration { samples, golden, tables } = match &model.pipeline {
-        Some(pipeline) => calibration(&model, pipeline, request, progress)?,
-        None => random_calibration(&model)?,
-    };
-    let mut quantised = Vec::new();
-    for (network, samples) in model.networks.iter().zip(&samples) {
-        progress(&format!("quantising {}", network.graph.name));
-        quantised.push(quantise::quantise(network, samples, &options)?);
+    let mut model = load(&request.source, &request.recipe, progress)?;
+    let mut pruning = None;
+    if let Some(options) = prune_options(request) {
+        let prompts = request.prompts.as_ref().unwrap_or(&request.recipe.calibrate_prompts).clone();
+        let before = model.networks.clone();
+        let pruned = prune::prune(&mut model, &prompts, &options, progress)?;
+        let after = std::mem::replace(&mut model.networks, before);
+        let (unpruned, _) = quantised(&model, request, progress)?;
+        model.networks = after;
+        pruning = Some((unpruned, pruned, options));
     }
+    let (quantised, Calibration { golden, tables, .. }) = quantised(&model, request, progress)?;
+    let compare = |(unpruned, pruned, options): (Vec<Quantised>, prune::Pruned, prune::Options)| {
+        let sides = [&unpruned[..], &quantised[..]];
+        prune::compare(model.pipeline.as_ref(), sides, &pruned, &options, progress)
+    };
     let mut report = PackingReport {
         pack_bytes: 0,
         networks: quantised.iter().map(|q| q.report.clone()).collect(),
+        pruning: pruning.map(compare).transpose()?,
     };
     progress("running the quantised networks for the pack's self-test");
     let golden = golden::run(&quantised, &golden)?;
@@ -146,6 +161,33 @@ pub fn pack(
     let pack = output::write(&request.out, &quantised, &tables, &golden, &metadata)?;
     report.pack_bytes = pack.bytes();
     Ok((pack, report))
+}
+
+/// Calibrates and quantises a model's networks.
+fn quantised(
+    model: &Model,
+    request: &PackRequest,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(Vec<Quantised>, Calibration), PackingError> {
+    let options = options(request);
+    let calibration = match &model.pipeline {
+        Some(pipeline) => calibration(model, pipeline, request, progress)?,
+        None => random_calibration(model)?,
+    };
+    let mut quantised = Vec::new();
+    for (network, samples) in model.networks.iter().zip(&calibration.samples) {
+        progress(&format!("quantising {}", network.graph.name));
+        quantised.push(quantise::quantise(network, samples, &options)?);
+    }
+    Ok((quantised, calibration))
+}
+
+fn prune_options(request: &PackRequest) -> Option<prune::Options> {
+    let recipe = &request.recipe.prune;
+    Some(prune::Options {
+        share: request.prune.or(recipe.share)?,
+        db_min: recipe.db_min.unwrap_or(prune::Options::DB_MIN),
+    })
 }
 
 fn options(request: &PackRequest) -> Options {
@@ -182,7 +224,7 @@ pub fn requests(
 }
 
 /// A word with its article.
-fn phrase(word: &str) -> String {
+pub(crate) fn phrase(word: &str) -> String {
     let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']) && !word.starts_with("uni");
     format!("{} {word}", if vowel { "an" } else { "a" })
 }

@@ -268,7 +268,7 @@ fn apply(network: &mut FloatNetwork, fold: &Fold, factors: &[f32]) {
 }
 
 /// A tensor of a node that no other node reads; copied under the node's name if one does.
-fn own<'a>(network: &'a mut FloatNetwork, node: usize, name: &str) -> &'a mut [f32] {
+pub(crate) fn own<'a>(network: &'a mut FloatNetwork, node: usize, name: &str) -> &'a mut [f32] {
     let readers = network.graph.nodes.iter().filter(|n| reads(&n.op, name)).count();
     let mut name = name.to_owned();
     if readers > 1 {

@@ -22,7 +22,7 @@ use plantain::graph::{DimError, Graph, InputScale, Op};
 
 pub use calibrate::{Inputs, Samples};
 pub use emit::{StoredData, StoredTensor};
-pub(crate) use equalise::names as tensor_names;
+pub(crate) use equalise::{names as tensor_names, own as own_tensor};
 pub use layer::Layer;
 pub use weights::Int8Weights;
 
@@ -223,4 +223,4 @@ fn report(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ use crate::evaluate::{Array, Values};
 use crate::lower::{FloatTensor, FreeDims};
 
 /// Nearly normal values, variance 1: sums of twelve uniform ones.
-fn noise(seed: u64, len: usize) -> Vec<f32> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
     let mut uniform = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -18,12 +18,13 @@ fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
 }
 
-struct Builder {
-    network: FloatNetwork,
+/// Makes small networks of one input, x.
+pub(crate) struct Builder {
+    pub(crate) network: FloatNetwork,
 }
 
 impl Builder {
-    fn new(name: &str, shape: &[usize]) -> Self {
+    pub(crate) fn new(name: &str, shape: &[usize]) -> Self {
         let graph = Graph {
             name: name.to_owned(),
             values: vec![value("x", shape)],
@@ -42,7 +43,7 @@ impl Builder {
         Builder { network }
     }
 
-    fn tensor(&mut self, name: &str, shape: &[usize], scale: f32) -> String {
+    pub(crate) fn tensor(&mut self, name: &str, shape: &[usize], scale: f32) -> String {
         let len = shape.iter().product();
         let data = noise(self.network.weights.len() as u64 + 7, len);
         let data = data.into_iter().map(|x| x * scale).collect();
@@ -50,7 +51,7 @@ impl Builder {
         name.to_owned()
     }
 
-    fn node(&mut self, name: &str, op: Op, inputs: &[u32], shape: &[usize]) -> u32 {
+    pub(crate) fn node(&mut self, name: &str, op: Op, inputs: &[u32], shape: &[usize]) -> u32 {
         let output = ValueId(self.network.graph.values.len() as u32);
         self.network.graph.values.push(value(name, shape));
         let inputs = inputs.iter().map(|&id| ValueId(id)).collect();
@@ -59,7 +60,7 @@ impl Builder {
         output.0
     }
 
-    fn matmul(&mut self, name: &str, input: u32, n: usize, k: usize) -> u32 {
+    pub(crate) fn matmul(&mut self, name: &str, input: u32, n: usize, k: usize) -> u32 {
         let panels = self.tensor(&format!("{name}.w"), &[n, k], (k as f32).powf(-0.5));
         let bias = Some(self.tensor(&format!("{name}.b"), &[n], 0.1));
         let weight = Weight { panels, scale: None, sums: None, bias };
@@ -76,7 +77,7 @@ impl Builder {
     }
 }
 
-const ONE: Binding = Binding { batch: 1, height: 1, width: 1 };
+pub(crate) const ONE: Binding = Binding { batch: 1, height: 1, width: 1 };
 
 fn value(name: &str, shape: &[usize]) -> Value {
     Value {
@@ -100,7 +101,7 @@ fn attention(keys: usize) -> FloatNetwork {
 }
 
 /// A transformer's attention and gated feed-forward, 64 wide.
-fn block() -> FloatNetwork {
+pub(crate) fn block() -> FloatNetwork {
     let mut b = Builder::new("block", &[1, 12, 64]);
     let normed = b.norm("norm1", 0, 64);
     let q = b.matmul("q", normed, 64, 64);
@@ -119,7 +120,7 @@ fn block() -> FloatNetwork {
     b.network
 }
 
-fn samples(shape: &[usize], count: u64) -> Samples {
+pub(crate) fn samples(shape: &[usize], count: u64) -> Samples {
     let len = shape.iter().product();
     let inputs = (0..count).map(|seed| {
         let array = Array { shape: shape.to_vec(), values: noise(100 + seed, len) };

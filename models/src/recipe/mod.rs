@@ -112,6 +112,8 @@ pub struct Recipe {
     pub calibrate_prompts: Vec<String>,
     /// How to quantise.
     pub quantise: QuantiseRecipe,
+    /// How to prune; nothing is pruned unless a share is given.
+    pub prune: PruneRecipe,
 }
 
 /// The recipe's table `[quantise]`.
@@ -124,6 +126,16 @@ pub struct QuantiseRecipe {
     pub snr_db_min: Option<f64>,
     /// How much of a network may stay f16 for that.
     pub f16_share_max: Option<f64>,
+}
+
+/// The recipe's table `[prune]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PruneRecipe {
+    /// Share of a picture's multiply-adds to remove, above 0 and below 1.
+    pub share: Option<f64>,
+    /// How close pruned pictures must be to the others, in decibels at the median.
+    pub db_min: Option<f64>,
 }
 
 impl Recipe {

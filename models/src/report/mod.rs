@@ -114,6 +114,9 @@ pub struct PackingReport {
     pub pack_bytes: u64,
     /// In the order in which a picture needs them.
     pub networks: Vec<NetworkReport>,
+    /// What pruning took out and what it cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<plantain::pack::PruningReport>,
 }
 
 impl PackingReport {
@@ -146,6 +149,7 @@ impl PackingReport {
                 .iter()
                 .map(|network| (network.network.clone(), network.outputs.cosine as f32))
                 .collect(),
+            pruning: self.pruning.clone(),
         }
     }
 }

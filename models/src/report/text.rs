@@ -9,6 +9,13 @@ impl fmt::Display for PackingReport {
         for network in &self.networks {
             writeln!(f, "{network}")?;
         }
+        if let Some(pruning) = &self.pruning {
+            writeln!(f, "pruned: {pruning}")?;
+            for part in &pruning.parts {
+                writeln!(f, "  {} of {} left, {}/{}", part.kept, part.of, part.network, part.node)?;
+            }
+            writeln!(f)?;
+        }
         writeln!(f, "pack: {} bytes", self.pack_bytes)
     }
 }

@@ -82,6 +82,64 @@ pub struct Report {
     /// Cosine similarity of each network's output to its float run.
     #[serde(default)]
     pub networks: BTreeMap<String, f32>,
+    /// What pruning took out and what it cost; absent where nothing was pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruning: Option<PruningReport>,
+}
+
+/// A pruned model beside the same model unpruned, each quantised and run by the engine on one thread of the packer's machine, in
+/// turns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PruningReport {
+    /// Multiply-adds of one picture, or of one run of a lone network: unpruned, pruned.
+    pub macs: [u64; 2],
+    /// Bytes of the networks' tensors, without padding: unpruned, pruned.
+    pub bytes: [u64; 2],
+    /// Seconds of one picture, or of one run, at the median: unpruned, pruned.
+    pub seconds: [f32; 2],
+    /// Pictures, or runs, that were compared; none was learned from.
+    pub pictures: u32,
+    /// Median of their peak signal to noise ratios, pruned against unpruned; of a lone network: of its outputs' signal to
+    /// noise ratios.
+    pub db_median: f32,
+    /// The least of them.
+    pub db_min: f32,
+    /// Groups that lost something, in execution order.
+    #[serde(default)]
+    pub parts: Vec<PrunedPart>,
+}
+
+/// Channels, or heads, that the same products make and read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunedPart {
+    /// A graph's name.
+    pub network: String,
+    /// The node that reads them.
+    pub node: String,
+    /// How many are left.
+    pub kept: u32,
+    /// How many there were.
+    pub of: u32,
+}
+
+impl std::fmt::Display for PruningReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ([macs, macs_left], [bytes, bytes_left], [slow, fast]) =
+            (self.macs, self.bytes, self.seconds);
+        write!(
+            f,
+            "{:.0} of {:.0} M multiply-adds, {bytes_left} of {bytes} bytes of weights, {:.1} of {:.1} ms a picture ({:.2} times as \
+             fast); like unpruned pictures at {:.1} dB at the median of {}, {:.1} dB at worst",
+            macs_left as f64 / 1e6,
+            macs as f64 / 1e6,
+            fast * 1e3,
+            slow * 1e3,
+            slow / fast.max(f32::MIN_POSITIVE),
+            self.db_median,
+            self.pictures,
+            self.db_min,
+        )
+    }
 }
 
 /// One layer's error.

@@ -67,7 +67,9 @@ pub use build::PackBuilder;
 pub use error::{PackError, PackFault};
 pub use file::Pack;
 pub use layout::{Layout, Metadata, TensorEntry};
-pub use meta::{Golden, GoldenBinding, LayerReport, Provenance, Report, Source};
+pub use meta::{
+    Golden, GoldenBinding, LayerReport, Provenance, PrunedPart, PruningReport, Report, Source,
+};
 pub use signature::PublicKey;
 pub use tensor::{Tensor, TensorType};
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use plantain::graph::{DType, Graph, Node, Op, ValueId, Window, tensor_needs};
-use plantain::pack::{GoldenBinding, PAD_PREFIX, Pack, PackError, Provenance, Report, TensorType};
+use plantain::pack::{
+    GoldenBinding, PAD_PREFIX, Pack, PackError, Provenance, PruningReport, Report, TensorType,
+};
 use plantain::pipeline::PipelineSpec;
 use serde::Serialize;
 
@@ -37,6 +39,8 @@ pub struct Inspection {
     pub header_bytes: u64,
     /// Bytes of pads.
     pub pad_bytes: u64,
+    /// What pruning took out and what it cost, by the packer's report; absent where nothing was pruned.
+    pub pruning: Option<PruningReport>,
     /// Networks with a golden pair, and its size.
     pub golden: BTreeMap<String, GoldenBinding>,
 }
@@ -151,6 +155,7 @@ impl Inspection {
             tensors: pack.tensors().len() - pads,
             header_bytes: pack.bytes() - data_bytes,
             pad_bytes,
+            pruning: report.pruning.clone(),
             golden: pack.golden().iter().map(|pair| (pair.network.clone(), pair.binding)).collect(),
         })
     }

@@ -41,6 +41,9 @@ impl fmt::Display for Inspection {
             let names: Vec<&str> = self.golden.keys().map(String::as_str).collect();
             line(f, "golden", names.join(", "))?;
         }
+        if let Some(pruning) = &self.pruning {
+            line(f, "pruned", pruning)?;
+        }
         if let Some(pipeline) = &self.pipeline {
             pipeline_lines(f, pipeline)?;
         }

@@ -1,0 +1,183 @@
+//! What a model draws on known prompts: the runs of its networks, and how far another picture is.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use plantain::graph::Binding;
+
+use super::PruneError;
+use crate::chain::{BackendError, Chain, NetworkRun, Request};
+use crate::evaluate::{Array, Evaluator, Precision};
+use crate::lower::FloatNetwork;
+use crate::packing::Pipeline;
+use crate::quantise::Inputs;
+
+/// One run of one network.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its name.
+    pub network: String,
+    /// Sizes.
+    pub binding: Binding,
+    /// By name.
+    pub inputs: Inputs,
+    /// In the graph's order.
+    pub outputs: Vec<Array>,
+}
+
+/// The runs on the way to one result.
+#[derive(Clone, Debug, Default)]
+pub struct Shot {
+    /// In order.
+    pub runs: Vec<Run>,
+    /// Bytes of the picture, or the outputs of a lone network.
+    pub result: Vec<f32>,
+}
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// A picture.
+    Picture(Request),
+    /// A lone network.
+    Network(Binding, Inputs),
+}
+
+/// Runs tasks with the networks of a model.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// Absent for a lone network.
+    pub pipeline: Option<&'a Pipeline>,
+    /// The mask of a text's tokens, where the text encoder has one, by network and input.
+    pub mask: Option<(&'a str, &'a str)>,
+}
+
+/// Evaluates networks and keeps what they were given and what they made.
+struct Recorder<'a> {
+    networks: BTreeMap<&'a str, &'a FloatNetwork>,
+    known: &'a [Run],
+    changed: Option<&'a str>,
+    runs: RefCell<Vec<Run>>,
+}
+
+impl NetworkRun for Recorder<'_> {
+    fn run(
+        &self,
+        name: &str,
+        binding: Binding,
+        inputs: &Inputs,
+    ) -> Result<Vec<Array>, Box<dyn std::error::Error + Send + Sync>> {
+        let same = |run: &&Run| run.network == name && run.inputs == *inputs;
+        let known = self.known.iter().filter(|_| self.changed != Some(name)).find(same);
+        let outputs = match known {
+            Some(run) => run.outputs.clone(),
+            None => {
+                let network = self
+                    .networks
+                    .get(name)
+                    .ok_or_else(|| BackendError::NoNetwork(name.to_owned()))?;
+                let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
+                let mut values = evaluator.run(inputs, Precision::default())?;
+                network.graph.outputs.iter().filter_map(|id| values[id.index()].take()).collect()
+            }
+        };
+        let (network, inputs, result) = (name.to_owned(), inputs.clone(), outputs.clone());
+        self.runs.borrow_mut().push(Run { network, binding, inputs, outputs: result });
+        Ok(outputs)
+    }
+
+    fn has(&self, network: &str) -> bool {
+        self.networks.contains_key(network)
+    }
+}
+
+impl Scene<'_> {
+    /// Runs tasks. What `known` runs (of the same task) say is not computed again, but for the network that changed.
+    ///
+    /// # Errors
+    /// [`PruneError`]
+    pub fn shoot(
+        &self,
+        networks: &[&FloatNetwork],
+        tasks: &[Task],
+        known: &[Shot],
+        changed: Option<&str>,
+    ) -> Result<Vec<Shot>, PruneError> {
+        let indices: Vec<usize> = (0..tasks.len()).collect();
+        parallel(&indices, |&index| {
+            let recorder = Recorder {
+                networks: networks.iter().map(|n| (n.graph.name.as_str(), *n)).collect(),
+                known: known.get(index).map_or(&[], |shot| &shot.runs),
+                changed,
+                runs: RefCell::default(),
+            };
+            let result = match (&tasks[index], self.pipeline) {
+                (Task::Picture(request), Some(pipeline)) => {
+                    let tables = &pipeline.tokenizer;
+                    let merges = tables.merges.as_deref();
+                    Chain::new(&pipeline.spec, &tables.vocabulary, merges, &recorder)?
+                        .draw(request)?
+                        .picture
+                        .into_iter()
+                        .map(f32::from)
+                        .collect()
+                }
+                (Task::Network(binding, inputs), _) => {
+                    let name = networks.first().map_or("", |network| &network.graph.name);
+                    let outputs = recorder.run(name, *binding, inputs).map_err(|source| {
+                        crate::chain::ChainError::Network { network: name.to_owned(), source }
+                    })?;
+                    outputs.into_iter().flat_map(|array| array.values).collect()
+                }
+                (Task::Picture(_), None) => Vec::new(),
+            };
+            Ok(Shot { runs: recorder.runs.into_inner(), result })
+        })
+    }
+
+    /// Which tokens of a run count, if it is the text encoder's.
+    pub fn tokens<'r>(&self, network: &str, inputs: &'r Inputs) -> Option<&'r [f32]> {
+        let (_, input) = self.mask.filter(|(name, _)| *name == network)?;
+        inputs.get(input).map(|array| &array.values[..])
+    }
+}
+
+/// Mean squared error of results, summed over tasks.
+pub fn squared_error(reference: &[Shot], found: &[Shot]) -> f64 {
+    let one = |(reference, found): (&Shot, &Shot)| {
+        let pairs = reference.result.iter().zip(&found.result);
+        pairs.map(|(&r, &f)| f64::from(r - f).powi(2)).sum::<f64>()
+            / reference.result.len().max(1) as f64
+    };
+    reference.iter().zip(found).map(one).sum()
+}
+
+/// Maps items on all cores, in order.
+pub fn parallel<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    if threads <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let mut found: Vec<(usize, Result<R, E>)> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let joined = handles.into_iter().map(|handle| handle.join());
+        joined
+            .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    found.sort_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, result)| result).collect()
+}
