@@ -156,6 +156,39 @@ fn a_lone_network_packs_and_verifies_on_random_input() {
 }
 
 #[test]
+fn a_pruned_pack_says_what_was_saved_and_what_it_cost() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |file: &str| folder.path().join(file);
+    fs::write(at("recipe.toml"), "[prune]\nshare = 0.9\ndb_min = 0.0\n").unwrap();
+    let onnx = fixture("sd_small/vae_decoder/model.onnx");
+    let pack = |share: &[&dyn AsRef<std::ffi::OsStr>]| {
+        let (out, recipe) = (at("pack.safetensors"), at("recipe.toml"));
+        let rest: [&dyn AsRef<std::ffi::OsStr>; 6] =
+            [&onnx, &"-o", &out, &"--recipe", &recipe, &"-q"];
+        plantain_pack(&[&rest, share].concat())
+    };
+    let output = pack(&[]);
+    assert!(!output.status.success() && !at("pack.safetensors").exists());
+    let text = stderr(&output);
+    assert!(text.contains("0.900 of the multiply-adds are to be pruned but"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let output = pack(&[&"--prune", &"0.3"]);
+    if stderr(&output).contains("which saves nothing worth the loss") {
+        println!("left out: the machine is too busy to see a third less work");
+        return;
+    }
+    assert!(output.status.success(), "{}", stderr(&output));
+    let pack = Pack::open(at("pack.safetensors")).unwrap();
+    let pruning = pack.report().unwrap().unwrap().pruning.unwrap();
+    let [before, after] = pruning.macs;
+    assert!(after as f64 <= 0.7 * before as f64 && pruning.bytes[1] < pruning.bytes[0]);
+    assert!(pruning.db_min <= pruning.db_median && pruning.db_median > 5.0, "{pruning:?}");
+    assert!(pruning.parts.iter().all(|part| part.kept < part.of), "{pruning:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(&format!("pruned: {pruning}")), "{said}");
+}
+
+#[test]
 fn an_unknown_board_is_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("pack.safetensors");

@@ -28,14 +28,21 @@ pub struct Group {
     pub kept: Vec<usize>,
 }
 
+/// Layers that make and read a unit.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Ports {
+    /// Node, and how many channels of its input are the unit's.
+    consumers: Vec<(usize, usize)>,
+    producers: BTreeSet<usize>,
+}
+
 /// How many numbers of kept units are tried at most, evenly from all to none.
 const LEVELS_MAX: usize = 8;
 
 /// Finds what can be cut.
 pub fn groups(graph: &Graph, channels: &Channels) -> Vec<Group> {
-    type Ports = BTreeMap<usize, Vec<usize>>;
     let mut producers: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-    let mut consumers: BTreeMap<usize, Ports> = BTreeMap::new();
+    let mut consumers: BTreeMap<usize, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
     for layer in Layer::all(graph) {
         let node = &graph.nodes[layer.node];
         for channel in 0..channels.count(node.output) {
@@ -50,23 +57,21 @@ pub fn groups(graph: &Graph, channels: &Channels) -> Vec<Group> {
             }
         }
     }
-    let mut alike: BTreeMap<_, Vec<Unit>> = BTreeMap::new();
-    for (class, ports) in consumers {
-        let Some(makers) = producers.get(&class) else { continue };
-        let sizes: Vec<(usize, usize)> = ports.iter().map(|(&n, c)| (n, c.len())).collect();
-        let unit = Unit { class, channels: ports.into_values().collect() };
-        alike.entry((sizes, makers)).or_default().push(unit);
+    let mut alike: BTreeMap<Ports, Vec<Unit>> = BTreeMap::new();
+    for (class, channels) in consumers {
+        let Some(producers) = producers.remove(&class) else { continue };
+        let consumers = channels.iter().map(|(&node, channels)| (node, channels.len())).collect();
+        let unit = Unit { class, channels: channels.into_values().collect() };
+        alike.entry(Ports { consumers, producers }).or_default().push(unit);
     }
-    let group = |((sizes, _), units): ((Vec<(usize, usize)>, _), Vec<Unit>)| {
-        let consumers: Vec<usize> = sizes.iter().map(|&(node, _)| node).collect();
-        let size = sizes.iter().map(|&(_, channels)| channels).max().unwrap_or(1);
-        let spare = consumers.iter().all(|&node| {
-            let covered = sizes.iter().find(|&&(n, _)| n == node).map_or(0, |&(_, c)| c);
+    let group = |(ports, units): (Ports, Vec<Unit>)| {
+        let spare = ports.consumers.iter().all(|&(node, channels)| {
             Layer::at(graph, node)
-                .is_some_and(|l| l.epilogue.residual && l.c == covered * units.len())
+                .is_some_and(|l| l.epilogue.residual && l.c == channels * units.len())
         });
+        let size = ports.consumers.iter().map(|&(_, channels)| channels).max().unwrap_or(1);
         let kept = levels(units.len(), size, spare);
-        Group { consumers, units, kept }
+        Group { consumers: ports.consumers.into_iter().map(|(n, _)| n).collect(), units, kept }
     };
     let mut found: Vec<Group> = alike.into_iter().map(group).collect();
     found.retain(|group| !group.kept.is_empty());

@@ -84,7 +84,8 @@ mod tests {
         let half = Array2::from_shape_fn((n, n), |(i, j)| ((i * 31 + j * 17) % 23) as f64 / 23.0);
         let a = half.dot(&half.t()) + Array2::<f64>::eye(n);
         let identity = a.dot(&inverse(a.clone()).unwrap());
-        let off = (&identity - &Array2::eye(n)).mapv(f64::abs).fold(0.0, |m: f64, &x| m.max(x));
+        let off =
+            (&identity - &Array2::<f64>::eye(n)).mapv(f64::abs).fold(0.0, |m: f64, &x| m.max(x));
         assert!(off < 1e-8, "{off}");
         assert_eq!(inverse(-Array2::<f64>::eye(3)), None);
     }

@@ -128,8 +128,8 @@ impl std::fmt::Display for PruningReport {
             (self.macs, self.bytes, self.seconds);
         write!(
             f,
-            "{:.0} of {:.0} M multiply-adds, {bytes_left} of {bytes} bytes of weights, {:.1} of {:.1} ms a picture ({:.2} times as \
-             fast); like unpruned pictures at {:.1} dB at the median of {}, {:.1} dB at worst",
+            "{:.0} of {:.0} M multiply-adds, {bytes_left} of {bytes} bytes of weights, {:.2} of {:.2} ms ({:.2} times as fast); \
+             {:.1} dB from the unpruned at the median of {}, {:.1} dB at worst",
             macs_left as f64 / 1e6,
             macs as f64 / 1e6,
             fast * 1e3,
