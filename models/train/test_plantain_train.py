@@ -57,7 +57,7 @@ class Words(unittest.TestCase):
         held = sum(concepts.held_pair(c, s) for c, s in pairs) / len(pairs)
         self.assertTrue(0.03 < held < 0.08, held)
         never = sum(concepts.never_asked(c, s) for c, s in pairs) / len(pairs)
-        self.assertTrue(0.4 < never / held < 0.6, "half of the hold-outs get no translation either")
+        self.assertTrue(0.1 < never / held < 0.2, "about one hold-out in seven gets no translation either")
         guitar = next(c for c in concepts.load() if c.word == "guitar")
         self.assertTrue(concepts.held_pair(guitar, "mono"), "the warm start never saw it, so it stays unseen")
         self.assertFalse(concepts.held_pair(guitar, "3d"))

@@ -29,9 +29,9 @@ def parser() -> argparse.ArgumentParser:
     pool.add_argument("--concepts", type=int, default=256)
     pool.add_argument("--pairs", type=int, default=24000)
     teacher = stages.add_parser("teacher", help="train the generator")
-    teacher.add_argument("--start", type=Path, help="first weights: a .pt of ours or the prototype's .safetensors")
     teacher.add_argument("--rate", type=float, default=1e-3)
     teacher.add_argument("--start-share", type=float, default=0.75, help="share of samples at t = 0: picture from pure noise")
+    teacher.add_argument("--name", default="teacher", help="of the checkpoint in the work folder")
     teacher.add_argument("--hidden-share", type=float, default=0.1, help="share of samples without their text, for guidance")
     teacher.add_argument("--decay", type=float, default=0.25, help="the last share of the time, in which the rate falls")
     grow = stages.add_parser("grow", help="more inner blocks, which change nothing yet; the optimiser's state goes along")
@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     distil.add_argument("--trajectories", type=int, default=2400)
     refine = stages.add_parser("refine", help="train the refiner, 64 -> 128 px")
     translate = stages.add_parser("translate", help="draw the pairs that no picture exists of from the word's other styles")
+    for stage in (teacher, translate, distil):
+        stage.add_argument("--start", type=Path, help="first weights: a .pt of ours or the prototype's .safetensors")
     enlarge = stages.add_parser("enlarge", help="train the stage from 128 to 256 px, behind the refiner")
     for stage in (teacher, distil, refine, enlarge, translate):
         stage.add_argument("--stop", type=stop_time, required=True, help="HH:MM in UTC, or minutes as in 90m")
@@ -72,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     ship.add_argument("out", type=Path)
     ship.add_argument("--name", default="plantain-icons")
     ship.add_argument("--steps", type=int, default=1)
+    ship.add_argument("--guidance", type=float, default=1.0)
     keep = stages.add_parser("keep", help="checkpoint, basis and refiner -> one f16 file for git")
     keep.add_argument("checkpoint", type=Path)
     keep.add_argument("out", type=Path)
@@ -108,13 +111,13 @@ def main() -> None:
     elif o.stage == "teacher":
         from . import teacher
 
-        teacher.train(o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.hidden_share, o.decay, o.compiled)
+        teacher.train(o.name, o.stop, o.start, o.rate, o.batch, o.workers, o.start_share, o.hidden_share, o.decay, o.compiled)
     elif o.stage == "distil":
         from . import distil, teacher
 
         source = o.teacher or teacher.CHECKPOINT
         distil.draw(source, time.time() + 0.5 * (o.stop - time.time()), o.trajectories)
-        distil.train(source, o.stop, o.batch, o.workers, o.compiled)
+        distil.train(source, o.start, o.stop, o.batch, o.workers, o.compiled)
     elif o.stage == "refine":
         from . import refine
 
@@ -126,7 +129,7 @@ def main() -> None:
     elif o.stage == "translate":
         from . import translate
 
-        translate.train(o.stop, o.batch, o.workers, o.compiled)
+        translate.train(o.stop, o.start, o.batch, o.workers, o.compiled)
     elif o.stage == "grow":
         from .grow import grow
 
@@ -151,7 +154,7 @@ def main() -> None:
     elif o.stage == "export":
         from .ship import ship
 
-        ship(o.checkpoint, o.out, o.name, o.steps)
+        ship(o.checkpoint, o.out, o.name, o.steps, o.guidance)
     elif o.stage == "keep":
         from .store import keep
 

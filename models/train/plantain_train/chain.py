@@ -28,18 +28,24 @@ class Chain:
         self.text_encoder, self.unet = session("text_encoder"), session("unet")
         self.vae_decoder, self.refiner = session("vae_decoder"), session("refiner")
 
-    def draw(self, prompt: str, seed: int = 0, steps: int | None = None, noise: np.ndarray | None = None) -> np.ndarray:
-        """One picture without guidance."""
-        steps = steps or self.index["default_steps"]
+    def text(self, prompt: str) -> dict[str, np.ndarray]:
+        """The denoiser's inputs that a prompt gives."""
         ids, mask = encode(self.tokenizer, [prompt])
         states = self.text_encoder.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return {"encoder_hidden_states": states, "attention_mask": mask}
+
+    def draw(self, prompt: str, seed: int = 0, noise: np.ndarray | None = None) -> np.ndarray:
+        """One picture with the folder's steps and guidance."""
+        steps, guidance = self.index["default_steps"], self.index["default_guidance_scale"]
+        texts = [self.text(prompt)] if guidance == 1.0 else [self.text(prompt), self.text("")]
         if noise is None:
             noise = np.random.default_rng(seed).standard_normal((1, *self.index["latent_shape"])).astype(np.float32)
         x = noise
         for i in range(steps):
             t, t_next = i / steps, (i + 1) / steps
-            clean = self.unet.run(None, {"sample": x, "timestep": np.array([t], np.float32), "encoder_hidden_states": states,
-                                         "attention_mask": mask})[0]
+            clean, *unconditional = (self.unet.run(None, {"sample": x, "timestep": np.array([t], np.float32), **text})[0] for text in texts)
+            for other in unconditional:
+                clean = other + np.float32(guidance) * (clean - other)
             x = x + np.float32((t_next - t) / (1 - t)) * (clean - x)
         image = self.refiner.run(None, {"sample": self.vae_decoder.run(None, {"latent_sample": x})[0]})[0]
         return to_bytes(image)[0]

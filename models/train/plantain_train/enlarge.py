@@ -14,7 +14,7 @@ from . import render
 from .concepts import percentile
 from .decode import Decoder
 from .latent import PatchBasis
-from .loop import Plan, Setup, Step, run
+from .loop import Plan, Setup, Step, mixed_precision, run
 from .net import Refiner
 from .paths import BASIS, RENDERS_LARGE, WORK
 from .refine import HELD_PERCENT, composed, likeness, noisy, psnr, varied
@@ -49,10 +49,10 @@ def setup(batch: int) -> Setup:
             latent = noisy(basis.encode(F.avg_pool2d(image, 4)), rng)
             y, x = rng.integers(0, 5, 2) * 8
             side = CROP // 4
-            with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            with mixed_precision(), torch.no_grad():
                 small = refiner(basis(latent)[:, :, y:y + side, x:x + side]).float()
             image = image[:, :, 4 * y:4 * y + CROP, 4 * x:4 * x + CROP]
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 large = net(small).float()
             return likeness(large, image), {"psnr": float(psnr(large.detach(), image).mean())}
 

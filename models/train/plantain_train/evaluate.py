@@ -48,11 +48,12 @@ class Checkpoint:
 
     def draw(self, prompts: list[str], seed: int) -> np.ndarray:
         """uint8 [N, 128, 128, 3]"""
-        states, parts = PromptStates(prompts), []
+        states, empty, parts = PromptStates(prompts), PromptStates([""]), []
         for i in range(0, len(prompts), 64):
             part = slice(i, i + 64)
             start = flow.noise(len(prompts[part]), seed + i)
-            parts.append(self.decoder.whole(flow.sample(self.net, states.states[part], states.mask[part], start, self.steps, self.guidance)))
+            latents = flow.sample(self.net, states.states[part], states.mask[part], start, self.steps, self.guidance, (empty.states, empty.mask))
+            parts.append(self.decoder.whole(latents))
         return np.concatenate(parts)
 
 

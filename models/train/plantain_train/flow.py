@@ -43,21 +43,23 @@ def flow_loss(predicted: Tensor, clean: Tensor, t: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample(net: Generator, states: Tensor, mask: Tensor, start: Tensor, steps: int, guidance: float = 1.0,
-           keep: tuple[int, ...] = ()) -> Tensor | list[Tensor]:
+           empty: tuple[Tensor, Tensor] | None = None, keep: tuple[int, ...] = ()) -> Tensor | list[Tensor]:
     """Euler steps from `start`; with guidance w the prediction is w * conditional + (1 - w) * unconditional.
 
-    Gives the last latent, or with `keep` the latents after those numbers of steps, then the last one.
+    `empty` are the states [1, T, 384] and the mask [1, T] of the empty prompt, the unconditional text. Gives the last latent, or with
+    `keep` the latents after those numbers of steps, then the last one.
     """
     x, kept, count = start, [], len(start)
+    if guidance != 1.0:
+        if empty is None:
+            raise ValueError(f"guidance {guidance} needs the states of the empty prompt; give `empty`")
+        states, mask = (torch.cat([given, of_empty.expand_as(given)]) for given, of_empty in zip((states, mask), empty, strict=True))
     for i in range(steps):
         t, t_next = i / steps, (i + 1) / steps
-        times = torch.full((count,), t)
         if guidance == 1.0:
-            clean = net(x, times, states, mask)
+            clean = net(x, torch.full((count,), t), states, mask)
         else:
-            drop = torch.cat([torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)])
-            both = net(x.repeat(2, 1, 1, 1), times.repeat(2), states.repeat(2, 1, 1), mask.repeat(2, 1), drop)
-            with_text, without = both.chunk(2)
+            with_text, without = net(x.repeat(2, 1, 1, 1), torch.full((2 * count,), t), states, mask).chunk(2)
             clean = without + guidance * (with_text - without)
         x = x + (t_next - t) / (1 - t) * (clean - x)
         if i + 1 in keep:

@@ -121,7 +121,6 @@ class Generator(nn.Module):
         side, ff = LATENT_SIDE, ff or [4 * outer, *[4 * inner] * depth, 4 * outer]
         self.config = {"outer": outer, "inner": inner, "depth": depth, "cond": cond, "text": text, "ff": ff}
         self.text_in, self.text_out = nn.Linear(TEXT_WIDTH, text), nn.Linear(text, text)
-        self.null_text = nn.Parameter(torch.randn(1, 1, TEXT_WIDTH) * 0.02)
         self.time_in, self.time_out = nn.Linear(128, cond), nn.Linear(cond, cond)
         self.pool = nn.Linear(TEXT_WIDTH, cond)
         frequency = 100.0 * torch.exp(-math.log(1000) * torch.arange(64) / 64)
@@ -140,11 +139,8 @@ class Generator(nn.Module):
         self.norm_out = RmsNorm(outer)
         self.latent_out = zero(nn.Linear(outer, LATENT_CHANNELS))
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor,
-                drop: Tensor | None = None) -> Tensor:
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         text = encoder_hidden_states
-        if drop is not None:  # guidance is learned by hiding the text of some samples
-            text = torch.where(drop[:, None, None], self.null_text.to(text.dtype), text)
         mask = attention_mask.to(torch.float32)
         bias = ((mask - 1.0) * MASK_BIAS).unsqueeze(1).unsqueeze(1)
         column = mask.unsqueeze(2)

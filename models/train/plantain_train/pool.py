@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections import defaultdict
 
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from . import captions, text
@@ -28,6 +26,7 @@ from .concepts import (
     phrases,
     styles,
 )
+from .loop import mixed_precision
 from .net import TEXT_TOKENS, TEXT_WIDTH
 from .paths import POOL, TRANSLATED
 from .render import stored
@@ -174,7 +173,7 @@ def build(count: int, pairs: int = 24000, seed: int = 0) -> None:
     np.save(POOL / "recipes.npy", recipes)
     (POOL / "pool.json").write_text(json.dumps({
         "concepts": count, "captions": list(builder.captions), "colour_tests": builder.tests,
-        "members": [(c.word, c.code, s) for c, s in builder.members]}))
+        "members": [(c.word, c.code, s) for c, s in builder.members], "translated": len(builder.members) - len(trained)}))
     encode_captions(list(builder.captions))
 
 
@@ -192,7 +191,7 @@ def encode_captions(sentences: list[str], batch: int = 256) -> None:
     for i in range(0, len(order), batch):
         rows = order[i:i + batch]
         width = lengths[rows].max()
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), mixed_precision():
             h = encoder(torch.from_numpy(ids[rows, :width]), torch.from_numpy(mask[rows, :width])).half().numpy()
         for row, state in zip(rows, h, strict=True):
             states[starts[row]:starts[row + 1]] = state[:lengths[row]]
@@ -211,16 +210,6 @@ class Pool:
         self.states, self.starts = np.load(POOL / "states.npy", mmap_mode="r"), np.load(POOL / "starts.npy")
         self.info = json.loads((POOL / "pool.json").read_text())
         self.grounds = torch.tensor([BACKGROUNDS[g] for g in GROUNDS], dtype=torch.float32) / 255
-        tokenizer = Tokenizer.from_file(str(POOL / "tokenizer" / "tokenizer.json"))
-        tokenizer.no_padding()
-        parts = [caption.rsplit(", ", 1) for caption in self.info["captions"]]
-        self.tails = {tail: len(tokenizer.encode(f", {tail}").ids) - 1 for tail in {t for _, t in parts}}  # style and [SEP], without [CLS]
-        self.tail = [tail for _, tail in parts]
-        self.same_words, self.same_tail = defaultdict(list), defaultdict(list)
-        for number, (words, tail) in enumerate(parts):
-            self.same_words[words].append(number)
-            self.same_tail[tail].append(number)
-        self.words = [words for words, _ in parts]
 
     def pictures(self, recipes: np.ndarray) -> Tensor:
         """Recipes [B, 6] -> [B, 3, 64, 64] in [-1, 1]."""
@@ -239,19 +228,11 @@ class Pool:
         ground = self.grounds[recipes[:, GROUND]][:, :, None, None]
         return (layer[:, :3] + (1 - layer[:, 3:]) * ground) * 2 - 1
 
-    def text(self, recipes: np.ndarray, mixed: np.ndarray | None = None, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Recipes -> text states [B, 20, 384] and mask [B, 20].
-
-        Where `mixed` is true, the states of the words come from a caption that has them with any style, and those of the style from a
-        caption that has it with any words: the encoder lets each colour the other, and a word must be known in a style that it never met.
-        """
+    def text(self, recipes: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Recipes -> text states [B, 20, 384] and mask [B, 20]."""
         states = np.zeros((len(recipes), TEXT_TOKENS, TEXT_WIDTH), np.float32)
         mask = np.zeros(states.shape[:2], np.float32)
         for i, c in enumerate(recipes[:, CAPTION]):
             own = self.states[self.starts[c]:self.starts[c + 1]]
-            if mixed is not None and rng is not None and mixed[i]:
-                a, b = (them[rng.integers(len(them))] for them in (self.same_words[self.words[c]], self.same_tail[self.tail[c]]))
-                words = self.states[self.starts[a]:self.starts[a + 1] - self.tails[self.tail[a]]]
-                own = np.concatenate([words, self.states[self.starts[b + 1] - self.tails[self.tail[b]]:self.starts[b + 1]]])
             states[i, :len(own)], mask[i, :len(own)] = own, 1
         return torch.from_numpy(states), torch.from_numpy(mask)

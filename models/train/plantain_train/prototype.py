@@ -17,7 +17,7 @@ from .net import Generator, Refiner
 
 RENAMES = [
     (r"^tp\.0\.", "text_in."), (r"^tp\.2\.", "text_out."), (r"^te\.0\.", "time_in."), (r"^te\.2\.", "time_out."),
-    (r"^null$", "null_text"), (r"^pe\.", "pool."), (r"^inp\.", "latent_in."), (r"^pos0$", "position_outer"),
+    (r"^pe\.", "pool."), (r"^inp\.", "latent_in."), (r"^pos0$", "position_outer"),
     (r"^pos1$", "position_inner"), (r"^r1\.", "enter."), (r"^t1\.", "enter_attention."), (r"^dn\.", "down."),
     (r"^mid\.", "middle."), (r"^r2\.", "join."), (r"^t2\.", "leave_attention."), (r"^r3\.", "leave."),
     (r"^on\.", "norm_out."), (r"^out\.", "latent_out."),
@@ -36,7 +36,7 @@ def rename(key: str) -> str:
 
 def generator(path: Path) -> Generator:
     """The prototype's generator, from its safetensors file."""
-    state = {rename(k): v.float() for k, v in load_file(path).items()}
+    state = {rename(k): v.float() for k, v in load_file(path).items() if k != "null"}
     state["text_in.weight"] *= 2.0
     state["pool.weight"] *= 4.0
     for key in [k for k in state if ".modulate.bias" in k]:

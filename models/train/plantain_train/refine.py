@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .concepts import BACKGROUNDS, percentile
 from .latent import PatchBasis
-from .loop import Plan, Setup, Step, run
+from .loop import Plan, Setup, Step, mixed_precision, run
 from .net import Refiner
 from .paths import BASIS, RENDERS, RENDERS_INDEX, WORK
 
@@ -81,7 +81,7 @@ def setup(batch: int) -> Setup:
             small, (y, x) = basis(latent), rng.integers(0, 5, 2) * 8
             small = small[:, :, y:y + CROP // 2, x:x + CROP // 2]
             image = image[:, :, 2 * y:2 * y + CROP, 2 * x:2 * x + CROP]
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 refined = net(small).float()
             return likeness(refined, image), {"psnr": float(psnr(refined.detach(), image).mean())}
 

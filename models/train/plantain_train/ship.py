@@ -26,7 +26,7 @@ PROVENANCE = (
     "known words, not photographs.")
 
 
-def ship(checkpoint: Path, out: Path, name: str, steps: int = 1) -> None:
+def ship(checkpoint: Path, out: Path, name: str, steps: int = 1, guidance: float = 1.0) -> None:
     """Writes the folder, a sample sheet in it, and prints how far it is from PyTorch."""
     saved = torch.load(checkpoint, weights_only=True)
     net = Generator(**saved.get("config", {}))
@@ -37,11 +37,11 @@ def ship(checkpoint: Path, out: Path, name: str, steps: int = 1) -> None:
         raise SystemExit("no refiner.pt in the work folder; run `python -m plantain_train refine` first")
     concepts = load(json.loads((POOL / "pool.json").read_text())["concepts"])
     synonyms = list(dict.fromkeys(s for c in concepts for s in c.synonyms))
-    card = Card(name, [c.word for c in concepts], {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps, synonyms=synonyms,
+    card = Card(name, [c.word for c in concepts], {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps, guidance_scale=guidance, synonyms=synonyms,
                 licence="MIT OR Apache-2.0 (weights); the training data's licences are in NOTICE.md", provenance=PROVENANCE)
     export(out, net, decoder.refiner, PatchBasis.load(BASIS), text.pruned_vocabulary(text.model_folder(), phrases()), card,
            trained_enlarger())
-    compare(net, decoder, out, steps)
+    compare(net, decoder, out, steps, guidance)
 
 
 def trained_enlarger() -> Refiner | None:
@@ -53,13 +53,14 @@ def trained_enlarger() -> Refiner | None:
     return net.eval()
 
 
-def compare(net: Generator, decoder: Decoder, folder: Path, steps: int) -> int:
+def compare(net: Generator, decoder: Decoder, folder: Path, steps: int, guidance: float) -> int:
     """Draws the sheet's prompts with both; gives the largest difference of a byte and writes sample.png."""
-    chain, states, images, worst = Chain(folder), PromptStates(SHEET_PROMPTS), [], 0
+    chain, states, empty, images, worst = Chain(folder), PromptStates(SHEET_PROMPTS), PromptStates([""]), [], 0
     for i, prompt in enumerate(SHEET_PROMPTS):
         start = flow.noise(1, i)
-        ours = decoder.whole(flow.sample(net, states.states[i:i + 1], states.mask[i:i + 1], start, steps))[0]
-        theirs = chain.draw(prompt, steps=steps, noise=start.numpy())
+        latent = flow.sample(net, states.states[i:i + 1], states.mask[i:i + 1], start, steps, guidance, (empty.states, empty.mask))
+        ours = decoder.whole(latent)[0]
+        theirs = chain.draw(prompt, noise=start.numpy())
         worst = max(worst, int(np.abs(ours.astype(int) - theirs).max()))
         images.append(theirs)
     sheet(images, SHEET_PROMPTS, 8, folder / "sample.png")

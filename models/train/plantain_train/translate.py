@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from . import flow
 from .concepts import STYLE_WORDS, Concept, held_pair, load, never_asked, styles
 from .judge import Judge, on_white
 from .latent import PatchBasis
-from .loop import Plan, Setup, Step, run
+from .loop import Plan, Setup, Step, mixed_precision, run
 from .net import LATENT_CHANNELS, Generator
 from .paths import BASIS, SHEETS, TRANSLATED, WORK
 from .prompts import PromptStates
@@ -126,7 +127,7 @@ def setup(batch: int) -> Setup:
             shown[np.arange(batch), s] = False
             target = basis.encode(pictures[torch.arange(batch), torch.from_numpy(s)])
             sample = sources(basis, pictures, torch.from_numpy(shown))
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 predicted = net(sample, torch.zeros(batch), states[s], mask[s])
             error = flow.relative_error(predicted, target)
             seen = error.detach()
@@ -164,11 +165,9 @@ def measure(net: nn.Module, table: Table, name: str) -> None:
     sheet(list(images[:96].repeat(2, 1).repeat(2, 2)), [f"{table.concepts[c].word}, {STYLES[s]}" for c, s in pairs[:96]], 12, SHEETS / f"{name}.png")
 
 
-def train(stop_at: float, batch: int = 64, workers: int = 1, compiled: bool = False) -> None:
-    """Trains until `stop_at` from the generator's weights, measures, and writes the lacking pictures to `TRANSLATED`."""
-    from .teacher import CHECKPOINT as GENERATOR
-
-    net, table = network(first_weights(GENERATOR if GENERATOR.exists() else None)), Table()
+def train(stop_at: float, start: Path | None = None, batch: int = 64, workers: int = 1, compiled: bool = False) -> None:
+    """Trains until `stop_at`, from the weights of the generator `start`, measures, and writes the lacking pictures to `TRANSLATED`."""
+    net, table = network(first_weights(start)), Table()
     saved = run(Plan("translate", CHECKPOINT, stop_at, batch=batch, rate=1e-3, decay=0.6, workers=workers, compiled=compiled), net, setup(batch),
                 lambda average, progress: measure(average, table, f"translate-{progress['images']:07d}"))
     net.load_state_dict(saved["ema"])
