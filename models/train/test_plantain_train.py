@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from plantain_train import captions, concepts, flow, show, store, text, translate
 from plantain_train.chain import Chain
 from plantain_train.export import Card, export
 from plantain_train.grow import grow
 from plantain_train.latent import PatchBasis
-from plantain_train.net import Generator, Refiner, TransformerBlock
+from plantain_train.net import Generator, Refiner
 from plantain_train.pool import dominant_hue, premultiplied, shifted
-from plantain_train.prune import prune
+from plantain_train.prune import pruned
 from plantain_train.render import code, slug
 
 
@@ -163,16 +164,21 @@ class Networks(unittest.TestCase):
         self.assertLess(error.max().item(), 1e-6)
         self.assertEqual(list(store.pack("y", torch.ones(8))), ["y"])
 
-    def test_pruned_checkpoint_runs(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder, "a.pt"), Path(folder, "b.pt")
-            net = awake(Generator(depth=3))
-            torch.save({"ema": net.state_dict(), "config": net.config}, source)
-            small = prune(source, target, 0.5, (1,))
-            self.assertEqual(len(small.middle), 2)
-            self.assertIsInstance(small.middle[0], TransformerBlock)
-            self.assertEqual(small.middle[0].ff_in.out_features, 512)
-            self.assertTrue(torch.isfinite(small(torch.randn(1, 48, 8, 8), torch.zeros(1), torch.randn(1, 4, 384), torch.ones(1, 4))).all())
+    def test_pruning_takes_what_is_not_missed(self) -> None:
+        net = awake(Generator(depth=3))
+        silent = net.middle[1]
+        with torch.no_grad():
+            for layer in (silent.self_attention.out, silent.cross_attention.out, silent.ff_out):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            for block in (net.enter_attention, *net.middle, net.leave_attention):
+                block.ff_out.weight[:, ::2] = 0
+        inputs = (torch.randn(2, 48, 8, 8), torch.zeros(2), torch.randn(2, 4, 384), torch.ones(2, 4))
+        with torch.no_grad():
+            wanted = net(*inputs)
+            small = pruned(net, inputs, 0.5, 1)
+            self.assertTrue(torch.allclose(small(*inputs), wanted, atol=1e-4))
+        self.assertEqual([len(small.middle), small.middle[0].ff_in.out_features, small.config["depth"]], [2, 512, 2])
 
     def test_export_agrees_with_torch(self) -> None:
         generator, refiner, basis = awake(Generator(depth=1)), awake(Refiner()), random_basis()

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("checkpoint", type=Path)
     prune.add_argument("out", type=Path)
     prune.add_argument("--share", type=float, default=0.5, help="share of the feed-forward channels that stays")
-    prune.add_argument("--drop", type=int, nargs="*", default=[2], help="numbers of inner blocks to remove")
+    prune.add_argument("--drop", type=int, default=1, help="how many inner blocks to remove")
     evaluate = stages.add_parser("evaluate", help="judge a checkpoint (.pt) or, drawn by plantain, a pack (.safetensors); write sheets")
     evaluate.add_argument("checkpoint", type=Path)
     evaluate.add_argument("--binary", type=Path, default=Path("plantain"), help="the plantain that draws a pack's pictures")
@@ -137,7 +137,7 @@ def main() -> None:
     elif o.stage == "prune":
         from .prune import prune
 
-        prune(o.checkpoint, o.out, o.share, tuple(o.drop))
+        prune(o.checkpoint, o.out, o.share, o.drop)
     elif o.stage == "judge":
         from . import judge
 
