@@ -86,6 +86,14 @@ impl Toolchain {
         }
     }
 
+    /// What it compiles with, and for what: `rustc 1.96.0 for aarch64-unknown-linux-musl`.
+    pub fn compiler(self, target: &Target) -> Result<String> {
+        let program = if self == Self::Rustup { "rustc" } else { DEBIAN_RUSTC };
+        let version = Run::new(program).arg("--version").output()?;
+        let words: Vec<&str> = version.split_whitespace().take(2).collect();
+        Ok(format!("{} for {}", words.join(" "), target.triple))
+    }
+
     /// A cargo command for the target; sub-command and further arguments are appended by the caller.
     pub fn cargo(self, target: &Target, subcommand: &str) -> Run {
         let triple = target.env_triple();

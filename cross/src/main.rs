@@ -5,6 +5,7 @@
 
 mod command;
 mod compile;
+mod instructions;
 mod licences;
 mod package;
 mod peers;
@@ -71,6 +72,8 @@ enum Task {
     Qemu(qemu::Options),
     /// Print the bytes of binary, pack, package and arena by board; fails where one is beyond its bound.
     Size(size::Options),
+    /// Count the instructions of kernels, ops and networks on emulated ARM processors, against cross/instructions.toml.
+    Instructions(instructions::Options),
     /// Measure plantain beside ONNX Runtime on networks of Stable Diffusion's shapes, in one run.
     BenchPeers(peers::Options),
     /// Check the house rules only (a second).
@@ -111,6 +114,7 @@ fn run(task: Task) -> Result<()> {
         Task::Dist { targets } => package::dist::run(&targets),
         Task::Qemu(options) => qemu::run(&options),
         Task::Size(options) => size::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
         Task::BenchPeers(options) => peers::run(&options),
         Task::Tidy => tidy::run(),
         Task::Licences => licences::run(),

@@ -2,7 +2,7 @@
 
 use crate::command::Run;
 use crate::setup::{self, Want};
-use crate::{compile, licences, qemu, size, tidy, workspace};
+use crate::{compile, instructions, licences, qemu, size, tidy, workspace};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -83,7 +83,7 @@ fn prepare(missing: Missing) -> Result<Vec<&'static str>> {
     Ok(absent)
 }
 
-/// Runs the runtime's own tests as ARM code on each processor and draws the same picture on each; then boots a whole
+/// Runs the runtime's own tests as ARM code on each processor, draws the same picture on each and counts instructions; then boots a whole
 /// board, which serves over MQTT and loses its power, and measures what boards are given. Returns variables for the tests
 /// to come.
 fn arm(machines: bool) -> Result<Vec<(&'static str, PathBuf)>> {
@@ -95,6 +95,7 @@ fn arm(machines: bool) -> Result<Vec<(&'static str, PathBuf)>> {
         qemu::user::runtime_tests(&target, toolchain, cpu)?;
         qemu::user::same_picture(&target, &binary, cpu, &expected)?;
     }
+    instructions::check(&target, toolchain)?;
     if machines {
         let board = plantain_boards::find(BOARD)?;
         qemu::whole(board, &binary, board.ram_bytes, &expected)?;
