@@ -5,7 +5,11 @@ use plantain::kernel::{
     reference,
 };
 
+use super::linear::gemm;
 use super::{Array, Call, EvaluateError};
+
+/// Queries whose scores are held at a time.
+const QUERIES: usize = 64;
 
 impl Call<'_> {
     pub(super) fn attention(
@@ -19,28 +23,31 @@ impl Call<'_> {
         let [b, m, t, width] = self.attention_sizes(heads)?;
         let d = width / heads;
         let mut out = vec![0.0f32; b * m * width];
-        let mut scores = vec![0.0f32; t];
-        for (row, out) in out.chunks_mut(width).enumerate() {
-            let (sample, i) = (row / m, row % m);
-            for head in 0..heads {
-                let query = &q.values[row * width + head * d..][..d];
-                for (j, score) in scores.iter_mut().enumerate() {
-                    let key = &k.values[(sample * t + j) * width + head * d..][..d];
-                    *score = query.iter().zip(key).map(|(a, b)| a * b).sum::<f32>() * scale;
+        let mut scores = vec![0.0f32; QUERIES.min(m) * t];
+        let mut sums = vec![0.0f32; QUERIES.min(m) * d];
+        for (sample, head) in (0..b).flat_map(|sample| (0..heads).map(move |head| (sample, head))) {
+            let keys = columns(k, sample, head * d, d);
+            let values = columns(v, sample, head * d, d);
+            let queries = columns(q, sample, head * d, d);
+            for (block, queries) in queries.chunks(QUERIES * d).enumerate() {
+                let (first, rows) = (block * QUERIES, queries.len() / d);
+                let scores = &mut scores[..rows * t];
+                gemm(rows, d, t, queries, &keys, true, scores);
+                for (i, scores) in (first..).zip(scores.chunks_mut(t)) {
+                    scores.iter_mut().for_each(|score| *score *= scale);
                     if let Some(mask) = mask {
-                        let mask_sample = sample % mask.shape[0];
-                        let mask_row = i % mask.shape[1];
-                        *score += mask.values[(mask_sample * mask.shape[1] + mask_row) * t + j];
+                        let row = sample % mask.shape[0] * mask.shape[1] + i % mask.shape[1];
+                        let mask = &mask.values[row * t..][..t];
+                        scores.iter_mut().zip(mask).for_each(|(score, m)| *score += m);
                     }
-                    if causal && j > i {
-                        *score = f32::NEG_INFINITY;
+                    if causal {
+                        scores.iter_mut().skip(i + 1).for_each(|score| *score = f32::NEG_INFINITY);
                     }
+                    softmax(scores);
                 }
-                softmax(&mut scores);
-                let out = &mut out[head * d..][..d];
-                for (j, &weight) in scores.iter().enumerate() {
-                    let value = &v.values[(sample * t + j) * width + head * d..][..d];
-                    out.iter_mut().zip(value).for_each(|(o, v)| *o += weight * v);
+                gemm(rows, t, d, scores, &values, false, &mut sums);
+                for (i, sums) in (first..).zip(sums.chunks(d)).take(rows) {
+                    out[(sample * m + i) * width + head * d..][..d].copy_from_slice(sums);
                 }
             }
         }
@@ -131,6 +138,13 @@ impl Call<'_> {
         out.values.chunks_mut(row).for_each(softmax);
         Ok(out)
     }
+}
+
+/// Some channels of every row of a sample of `[b, rows, width]`, close together.
+fn columns(array: &Array, sample: usize, first: usize, count: usize) -> Vec<f32> {
+    let (rows, width) = (array.shape[1], array.shape[2]);
+    let rows = array.values[sample * rows * width..][..rows * width].chunks(width);
+    rows.flat_map(|row| &row[first..first + count]).copied().collect()
 }
 
 fn softmax(row: &mut [f32]) {

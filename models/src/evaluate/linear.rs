@@ -5,6 +5,9 @@ use plantain::graph::{Epilogue, InputScale, Weight, Window};
 
 use super::{Array, Call, EvaluateError, pointwise};
 
+/// Input columns that a convolution lays out at a time: each block reads all weights once.
+const COLUMN_VALUES_MAX: usize = 1 << 22;
+
 /// Replaces values by what int8 leaves of them: symmetric, `max |x| / 127`, half to even.
 ///
 /// # Shape    `values`: any number of rows of `row` values
@@ -17,10 +20,16 @@ pub fn fake_quantise(values: &mut [f32], row: usize, input: InputScale) {
         if max > 0.0 {
             let (scale, inverse) = (max / 127.0, 127.0 / max);
             for x in row {
-                *x = (*x * inverse).round_ties_even().clamp(-127.0, 127.0) * scale;
+                *x = round_ties_even((*x * inverse).clamp(-127.0, 127.0)) * scale;
             }
         }
     }
+}
+
+/// The nearest whole number, half to even, of a magnitude below 2^22: without a call, so that loops are vectors.
+pub fn round_ties_even(x: f32) -> f32 {
+    const WHOLE: f32 = (3 << 22) as f32;
+    (x + WHOLE) - WHOLE
 }
 
 /// `out [rows, n] = a [rows, k] b^T` with `b [n, k]`, or `b [k, n]` unless `transpose_b`.
@@ -50,7 +59,7 @@ pub(super) fn gemm(
 impl Call<'_> {
     /// Weights as they will be stored: int8 where the layer is, rounded to f16 elsewhere if asked.
     fn linear_weight(&self, name: &str, size: usize) -> Result<&[f32], EvaluateError> {
-        match self.int8 {
+        match &self.int8 {
             Some(layer) if layer.weight.len() == size => Ok(&layer.weight),
             _ => self.tensor(name, size),
         }
@@ -95,7 +104,7 @@ impl Call<'_> {
         let rows = x.values.len() / k;
         let matrix = self.linear_weight(&weight.panels, n * k)?;
         let mut out = vec![0.0; rows * n];
-        match self.int8 {
+        match &self.int8 {
             Some(layer) => {
                 let mut quantised = x.values.clone();
                 fake_quantise(&mut quantised, k, layer.input);
@@ -125,16 +134,18 @@ impl Call<'_> {
         let k = kh * kw * c;
         let matrix = self.linear_weight(&weight.panels, n * k)?;
         let mut source = x.clone();
-        if let Some(layer) = self.int8 {
+        if let Some(layer) = &self.int8 {
             fake_quantise(&mut source.values, w * c, layer.input);
         }
         let mut out = vec![0.0; b * out_h * out_w * n];
-        let mut columns = vec![0.0f32; out_w * k];
-        for (row_index, out_row) in out.chunks_mut(out_w * n).enumerate() {
-            for (x_out, column) in columns.chunks_mut(k).enumerate() {
-                window_columns(&source, window, [out_h, out_w], row_index * out_w + x_out, column);
+        let block_cells = (COLUMN_VALUES_MAX / k).clamp(1, b * out_h * out_w);
+        let mut columns = vec![0.0f32; block_cells * k];
+        for (block, out) in out.chunks_mut(block_cells * n).enumerate() {
+            let cells = out.len() / n;
+            for (cell, column) in (block * block_cells..).zip(columns.chunks_mut(k)).take(cells) {
+                window_columns(&source, window, [out_h, out_w], cell, column);
             }
-            gemm(out_w, k, n, &columns, matrix, true, out_row);
+            gemm(cells, k, n, &columns, matrix, true, out);
         }
         self.epilogue(&mut out, n, weight.bias.as_deref(), epilogue)?;
         Ok(Array { shape: vec![b, out_h, out_w, n], values: out })

@@ -13,13 +13,14 @@ mod norm;
 mod pointwise;
 mod shape;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use half::f16;
 use plantain::graph::{Binding, DType, DimError, Graph, InputScale, Node, Op, ValueId, bind_shape};
 
-pub use linear::fake_quantise;
 pub(crate) use linear::window_columns;
+pub use linear::{fake_quantise, round_ties_even};
 pub(crate) use pointwise::unary;
 
 use crate::lower::FloatTensor;
@@ -138,18 +139,31 @@ pub enum EvaluateError {
 
 /// A linear layer as int8 arithmetic would see it.
 #[derive(Clone, Debug)]
-pub struct Int8Layer {
+pub struct Int8Layer<'a> {
     /// Dequantised weights in the float form's layout.
-    pub weight: Vec<f32>,
+    pub weight: Cow<'a, [f32]>,
     /// Scale of the input.
     pub input: InputScale,
+}
+
+/// Which layers are quantised.
+pub trait Int8Layers {
+    /// The layer of a node; `None` if it is float.
+    fn layer(&self, node: usize) -> Option<Int8Layer<'_>>;
+}
+
+impl Int8Layers for BTreeMap<usize, Int8Layer<'_>> {
+    fn layer(&self, node: usize) -> Option<Int8Layer<'_>> {
+        let layer = self.get(&node)?;
+        Some(Int8Layer { weight: Cow::Borrowed(&layer.weight), input: layer.input })
+    }
 }
 
 /// How to evaluate: which layers in int8, how values are stored.
 #[derive(Clone, Copy, Default)]
 pub struct Precision<'a> {
-    /// By node index: layers that are quantised.
-    pub int8: Option<&'a BTreeMap<usize, Int8Layer>>,
+    /// Layers that are quantised.
+    pub int8: Option<&'a dyn Int8Layers>,
     /// Node indices: attentions whose products are int8.
     pub attentions: Option<&'a BTreeSet<usize>>,
     /// Round every value whose stored type is f16.
@@ -210,7 +224,8 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Runs again only what depends on the nodes in `changed`, under another precision, on top of a whole run.
-    /// Leaves the graph's outputs, in order.
+    /// Shows each node's new output to `visit` and forgets it after its last reader. Leaves the graph's outputs, in
+    /// order.
     ///
     /// # Errors
     /// [`EvaluateError`]
@@ -219,14 +234,22 @@ impl<'a> Evaluator<'a> {
         base: &Values,
         changed: &[usize],
         precision: Precision,
+        mut visit: impl FnMut(usize, &Array),
     ) -> Result<Vec<Array>, EvaluateError> {
         let mut dirty = vec![false; self.graph.values.len()];
         let mut overlay: Values = vec![None; self.graph.values.len()];
+        let last_readers = self.last_readers();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             if changed.contains(&index) || node.inputs.iter().any(|id| dirty[id.index()]) {
                 let output = self.node_over(index, &overlay, base, precision)?;
+                visit(index, &output);
                 overlay[node.output.index()] = Some(output);
                 dirty[node.output.index()] = true;
+            }
+            for id in &node.inputs {
+                if last_readers[id.index()] == Some(index) {
+                    overlay[id.index()] = None;
+                }
             }
         }
         Ok(self
@@ -235,6 +258,16 @@ impl<'a> Evaluator<'a> {
             .iter()
             .filter_map(|id| overlay[id.index()].take().or_else(|| base[id.index()].clone()))
             .collect())
+    }
+
+    /// The last node that reads each value; `None` for the graph's outputs and what nothing reads.
+    fn last_readers(&self) -> Vec<Option<usize>> {
+        let mut last = vec![None; self.graph.values.len()];
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|id| last[id.index()] = Some(index));
+        }
+        self.graph.outputs.iter().for_each(|id| last[id.index()] = None);
+        last
     }
 
     /// Runs one node on the values of a run.
@@ -270,7 +303,7 @@ impl<'a> Evaluator<'a> {
                 .or_else(|| base.get(id.index()).and_then(Option::as_ref))
         };
         let inputs: Vec<&Array> = node.inputs.iter().filter_map(operand).collect();
-        let int8 = precision.int8.and_then(|layers| layers.get(&index));
+        let int8 = precision.int8.and_then(|layers| layers.layer(index));
         let call = Call {
             node,
             inputs: &inputs,
@@ -311,7 +344,7 @@ struct Call<'a> {
     inputs: &'a [&'a Array],
     shape: &'a [usize],
     binding: Binding,
-    int8: Option<&'a Int8Layer>,
+    int8: Option<Int8Layer<'a>>,
     attention_int8: bool,
     weights: &'a dyn WeightSource,
 }

@@ -133,11 +133,11 @@ fn int8_of_one_layer_reaches_the_output_and_a_rerun_equals_a_run() {
     let inputs = BTreeMap::from([("v0".to_owned(), ramp(&[1, 4, 8]))]);
     let evaluator = Evaluator::new(&graph, &weights, ONE);
     let base = evaluator.run(&inputs, Precision::default()).unwrap();
-    let layer = Int8Layer { weight: weights["b"].clone(), input: InputScale::Row };
+    let layer = Int8Layer { weight: Cow::Borrowed(&weights["b"]), input: InputScale::Row };
     let layers = BTreeMap::from([(1, layer)]);
     let precision = Precision { int8: Some(&layers), ..Precision::default() };
     let whole = evaluator.run(&inputs, precision).unwrap()[3].clone().unwrap();
-    let part = evaluator.rerun(&base, &[1], precision).unwrap();
+    let part = evaluator.rerun(&base, &[1], precision, |_, _| ()).unwrap();
     assert_eq!(part[..], *std::slice::from_ref(&whole));
     assert_ne!(Some(whole), base[3].clone());
 }

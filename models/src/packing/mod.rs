@@ -134,11 +134,11 @@ pub fn pack(
         let before = model.networks.clone();
         let pruned = prune::prune(&mut model, &prompts, &options, progress)?;
         let after = std::mem::replace(&mut model.networks, before);
-        let (unpruned, _) = quantised(&model, request, progress)?;
+        let (unpruned, _) = quantised(&mut model, request, progress)?;
         model.networks = after;
         pruning = Some((unpruned, pruned, options));
     }
-    let (quantised, Calibration { golden, tables, .. }) = quantised(&model, request, progress)?;
+    let (quantised, Calibration { golden, tables, .. }) = quantised(&mut model, request, progress)?;
     let compare = |(unpruned, pruned, options): (Vec<Quantised>, prune::Pruned, prune::Options)| {
         let sides = [&unpruned[..], &quantised[..]];
         prune::compare(model.pipeline.as_ref(), sides, &pruned, &options, progress)
@@ -163,9 +163,9 @@ pub fn pack(
     Ok((pack, report))
 }
 
-/// Calibrates and quantises a model's networks.
+/// Calibrates and quantises a model's networks, which are used up.
 fn quantised(
-    model: &Model,
+    model: &mut Model,
     request: &PackRequest,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Vec<Quantised>, Calibration), PackingError> {
@@ -175,7 +175,9 @@ fn quantised(
         None => random_calibration(model)?,
     };
     let mut quantised = Vec::new();
-    for (network, samples) in model.networks.iter().zip(&calibration.samples) {
+    for (network, samples) in
+        std::mem::take(&mut model.networks).into_iter().zip(&calibration.samples)
+    {
         progress(&format!("quantising {}", network.graph.name));
         quantised.push(quantise::quantise(network, samples, &options)?);
     }

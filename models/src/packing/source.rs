@@ -62,8 +62,9 @@ pub fn load(
     };
     for component in &folder.components {
         progress(&format!("importing {}", component.onnx.display()));
-        let imported = import(&component.onnx, &ImportOptions::default())?;
+        let mut imported = import(&component.onnx, &ImportOptions::default())?;
         model.networks.push(lower(&imported, component.network)?);
+        imported.forget_weights();
         model.imported.push(imported);
     }
     model.pipeline = Some(pipeline(folder, recipe, &model.networks)?);
@@ -78,9 +79,10 @@ fn lone(source: &Path, progress: &mut dyn FnMut(&str)) -> Result<Model, PackingE
         }));
     }
     progress(&format!("importing {}", source.display()));
-    let imported = import(source, &ImportOptions::default())?;
+    let mut imported = import(source, &ImportOptions::default())?;
     let stem = source.file_stem().map(|name| name.to_string_lossy().into_owned());
     let network = lower(&imported, stem.as_deref().unwrap_or("network"))?;
+    imported.forget_weights();
     Ok(Model {
         networks: vec![network],
         imported: vec![imported],

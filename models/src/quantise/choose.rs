@@ -1,5 +1,6 @@
 //! Which layers run in int8, with which input scale, and which stay f16; which attentions have int8 products.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plantain::graph::{Binding, Graph, InputScale};
@@ -9,7 +10,7 @@ use super::calibrate::Runs;
 use super::layer::Layer;
 use super::weights::Int8Weights;
 use super::{Options, QuantiseError};
-use crate::evaluate::{Array, Evaluator, Int8Layer, Precision, Values};
+use crate::evaluate::{Array, Evaluator, Int8Layer, Int8Layers, Precision, Values};
 use crate::lower::FloatNetwork;
 use crate::report::ErrorSums;
 
@@ -49,22 +50,32 @@ pub struct Choices {
     pub layers: BTreeMap<usize, Choice>,
     /// Attentions that could be int8.
     pub attentions: BTreeMap<usize, AttentionChoice>,
+    /// What they cost together.
+    pub measured: Measured,
+}
+
+/// Errors of a network under all its choices, values stored as their types say.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// Of the network's outputs.
+    pub outputs: ErrorSums,
+    /// Of each node's output.
+    pub inside: BTreeMap<usize, ErrorSums>,
 }
 
 impl Choices {
-    /// The layers in int8 as the evaluator takes them.
-    pub fn int8_layers(&self) -> BTreeMap<usize, Int8Layer> {
-        let layer = |choice: &Choice| {
-            let (weights, input) = choice.int8.as_ref()?;
-            Some(Int8Layer { weight: weights.dequantise(), input: *input })
-        };
-        self.layers.iter().filter_map(|(&node, choice)| Some((node, layer(choice)?))).collect()
-    }
-
     /// The attentions in int8.
     pub fn int8_attentions(&self) -> BTreeSet<usize> {
         let int8 = |(&node, choice): (&usize, &AttentionChoice)| choice.int8().then_some(node);
         self.attentions.iter().filter_map(int8).collect()
+    }
+}
+
+/// The layers in int8, dequantised as the evaluator comes to them: a whole network in float may be gigabytes.
+impl Int8Layers for Choices {
+    fn layer(&self, node: usize) -> Option<Int8Layer<'_>> {
+        let (weights, input) = self.layers.get(&node)?.int8.as_ref()?;
+        Some(Int8Layer { weight: weights.dequantise().into(), input: *input })
     }
 }
 
@@ -83,31 +94,36 @@ pub fn choose(
         choices.layers.insert(layer.node, alone(network, binding, runs, &layer, options)?);
     }
     choices.attentions = attention::choose(network, binding, runs, options)?;
-    let whole = whole(network, binding, runs, &choices)?;
-    if whole.snr_db() < options.snr_db_min {
-        keep_worst(network, binding, runs, &mut choices, options, whole)?;
+    choices.measured = measure(network, binding, runs, &choices)?;
+    if choices.measured.outputs.snr_db() < options.snr_db_min {
+        keep_worst(network, binding, runs, &mut choices, options)?;
     }
     Ok(choices)
 }
 
-/// Error of the network's outputs with these choices, values stored as their types say.
-fn whole(
+/// Runs the network with these choices.
+fn measure(
     network: &FloatNetwork,
     binding: Binding,
     runs: &Runs,
     choices: &Choices,
-) -> Result<ErrorSums, QuantiseError> {
-    let (layers, attentions) = (choices.int8_layers(), choices.int8_attentions());
+) -> Result<Measured, QuantiseError> {
+    let attentions = choices.int8_attentions();
     let precision =
-        Precision { int8: Some(&layers), attentions: Some(&attentions), round_f16: true };
+        Precision { int8: Some(choices), attentions: Some(&attentions), round_f16: true };
     let nodes: Vec<usize> = (0..network.graph.nodes.len()).collect();
     let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
-    let mut sums = ErrorSums::default();
+    let mut measured = Measured::default();
     for values in &runs.values {
-        let found = evaluator.rerun(values, &nodes, precision)?;
-        sums.merge(&outputs_error(&network.graph, values, &found));
+        let found = evaluator.rerun(values, &nodes, precision, |node, found| {
+            let output = network.graph.nodes[node].output;
+            if let Some(reference) = &values[output.index()] {
+                measured.inside.entry(node).or_default().add(&reference.values, &found.values);
+            }
+        })?;
+        measured.outputs.merge(&outputs_error(&network.graph, values, &found));
     }
-    Ok(sums)
+    Ok(measured)
 }
 
 fn outputs_error(graph: &Graph, reference: &Values, found: &[Array]) -> ErrorSums {
@@ -130,8 +146,9 @@ fn alone(
     let input = network.graph.nodes[layer.node].inputs[0];
     let weights = &network.weight(&layer.weight.panels).data;
     let weights = Int8Weights::quantise(weights, layer.n, &runs.energy(input, layer.c));
+    let dequantised = weights.dequantise();
     let error = |scale: InputScale, samples: &[Values]| -> Result<ErrorSums, QuantiseError> {
-        let int8 = Int8Layer { weight: weights.dequantise(), input: scale };
+        let int8 = Int8Layer { weight: Cow::Borrowed(&dequantised), input: scale };
         layer_error(network, binding, layer, int8, samples)
     };
     let row = error(InputScale::Row, &runs.values)?;
@@ -143,9 +160,12 @@ fn alone(
         static_snr_db: None,
     };
     let mut scale = InputScale::Row;
-    // One half of the samples finds the scale, the other half says what it costs.
-    let (found_on, judged_on) = runs.values.split_at(runs.values.len() / 2);
-    if layer.window.is_some() && !found_on.is_empty() {
+    // One half of the samples finds the scale, the other half says what it costs; a single sample does both.
+    let (found_on, judged_on) = match runs.values.as_slice() {
+        [_] => (&runs.values[..], &runs.values[..]),
+        values => values.split_at(values.len() / 2),
+    };
+    if layer.window.is_some() {
         let peak = runs.peak(input);
         let mut best: Option<(f64, f32)> = None;
         for clip in STATIC_CLIPS.into_iter().filter(|_| peak > 0.0) {
@@ -185,7 +205,7 @@ fn layer_error(
     network: &FloatNetwork,
     binding: Binding,
     layer: &Layer,
-    int8: Int8Layer,
+    int8: Int8Layer<'_>,
     samples: &[Values],
 ) -> Result<ErrorSums, QuantiseError> {
     let node = &network.graph.nodes[layer.node];
@@ -218,7 +238,6 @@ fn keep_worst(
     runs: &Runs,
     choices: &mut Choices,
     options: &Options,
-    whole_before: ErrorSums,
 ) -> Result<(), QuantiseError> {
     let graph = &network.graph;
     let work = |layer: &Layer| -> f64 {
@@ -237,7 +256,7 @@ fn keep_worst(
     let noise_of = |node: usize, precision: Precision| -> Result<ErrorSums, QuantiseError> {
         let mut noise = ErrorSums::default();
         for values in runs.values.iter().take(count) {
-            let found = evaluator.rerun(values, &[node], precision)?;
+            let found = evaluator.rerun(values, &[node], precision, |_, _| ())?;
             noise.merge(&outputs_error(graph, values, &found));
         }
         Ok(noise)
@@ -245,7 +264,7 @@ fn keep_worst(
     let mut ranked = Vec::new();
     for layer in &layers {
         let Some((weights, input)) = choices.layers[&layer.node].int8.as_ref() else { continue };
-        let int8 = Int8Layer { weight: weights.dequantise(), input: *input };
+        let int8 = Int8Layer { weight: weights.dequantise().into(), input: *input };
         let one = BTreeMap::from([(layer.node, int8)]);
         let precision = Precision { int8: Some(&one), ..Precision::default() };
         let noise = noise_of(layer.node, precision)?;
@@ -259,15 +278,14 @@ fn keep_worst(
     }
     ranked.sort_by(|a, b| (b.1.noise() / b.2).total_cmp(&(a.1.noise() / a.2)));
     // What single layers explain of the whole noise scales what is left without them.
-    let mut whole_now = whole_before;
     let mut share_sum = 0.0;
     let mut left: f64 = ranked.iter().map(|(_, noise, _)| noise.noise()).sum();
     let mut queue = ranked.into_iter().peekable();
-    while whole_now.snr_db() < options.snr_db_min && queue.peek().is_some() {
-        let signal = whole_now.signal();
+    while choices.measured.outputs.snr_db() < options.snr_db_min && queue.peek().is_some() {
+        let signal = choices.measured.outputs.signal();
         let allowed = signal / 10f64.powf(options.snr_db_min / 10.0);
         let mut kept_any = false;
-        let mut estimate = whole_now.noise();
+        let mut estimate = choices.measured.outputs.noise();
         while let Some((node, noise, share)) = queue.peek().copied() {
             let measure_now = kept_any && total_work < MEASURED_WORK_MAX;
             if measure_now || estimate <= allowed || share_sum + share > options.f16_share_max {
@@ -291,7 +309,7 @@ fn keep_worst(
             queue.next();
             continue;
         }
-        whole_now = whole(network, binding, runs, choices)?;
+        choices.measured = measure(network, binding, runs, choices)?;
     }
     Ok(())
 }

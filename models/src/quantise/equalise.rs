@@ -202,7 +202,7 @@ fn noise(
             energy.iter_mut().zip(factors).for_each(|(e, f)| *e /= f * f);
         }
         let weight = Int8Weights::quantise(&weights, layer.n, &energy).dequantise();
-        let int8 = Int8Layer { weight, input: InputScale::Row };
+        let int8 = Int8Layer { weight: weight.into(), input: InputScale::Row };
         let layers = BTreeMap::from([(layer.node, int8)]);
         let precision = Precision { int8: Some(&layers), ..Precision::default() };
         let evaluator = Evaluator::new(graph, &network.weights, binding);

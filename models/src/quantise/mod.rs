@@ -16,9 +16,7 @@ mod layer;
 mod types;
 mod weights;
 
-use std::collections::BTreeMap;
-
-use plantain::graph::{DimError, Graph, InputScale, Op};
+use plantain::graph::{Binding, DimError, Graph, InputScale, Op};
 
 pub use calibrate::{Inputs, Samples};
 pub use emit::{StoredData, StoredTensor};
@@ -26,9 +24,9 @@ pub(crate) use equalise::{names as tensor_names, own as own_tensor};
 pub use layer::Layer;
 pub use weights::Int8Weights;
 
-use crate::evaluate::{EvaluateError, Evaluator, Precision};
+use crate::evaluate::EvaluateError;
 use crate::lower::FloatNetwork;
-use crate::report::{AttentionRow, ErrorSums, LayerRow, NetworkReport};
+use crate::report::{AttentionRow, LayerRow, NetworkReport};
 
 /// What may be chosen about quantising.
 #[derive(Clone, Debug)]
@@ -112,11 +110,10 @@ pub struct Quantised {
 /// # Errors
 /// [`QuantiseError`]
 pub fn quantise(
-    network: &FloatNetwork,
+    mut network: FloatNetwork,
     samples: &Samples,
     options: &Options,
 ) -> Result<Quantised, QuantiseError> {
-    let mut network = network.clone();
     let binding = samples.binding;
     let graph_name = network.graph.name.clone();
     if samples.inputs.is_empty() {
@@ -138,43 +135,20 @@ pub fn quantise(
     }
     types::assign(&mut network.graph, binding, &runs)?;
     let choices = choose::choose(&network, binding, &runs, options)?;
+    let runs = (runs.values.len(), binding);
     let (graph, tensors) = emit::emit(&network, &choices);
-    let report = report(&network, binding, &runs, &choices, (options, equalised, &tensors))?;
+    let report = report(&network, runs, &choices, (options, equalised, &tensors));
     Ok(Quantised { graph, tensors, report })
 }
 
 fn report(
     network: &FloatNetwork,
-    binding: plantain::graph::Binding,
-    runs: &calibrate::Runs,
+    (samples, binding): (usize, Binding),
     choices: &choose::Choices,
     (options, equalised, tensors): (&Options, Vec<String>, &[StoredTensor]),
-) -> Result<NetworkReport, QuantiseError> {
+) -> NetworkReport {
     let graph = &network.graph;
-    let (int8, attentions) = (choices.int8_layers(), choices.int8_attentions());
-    let precision = Precision { int8: Some(&int8), attentions: Some(&attentions), round_f16: true };
-    let evaluator = Evaluator::new(graph, &network.weights, binding);
-    let nodes: Vec<usize> = (0..graph.nodes.len()).collect();
-    let mut whole = ErrorSums::default();
-    let mut inside: BTreeMap<usize, ErrorSums> = BTreeMap::new();
-    for values in &runs.values {
-        let inputs = graph
-            .inputs
-            .iter()
-            .filter_map(|&id| Some((graph.value(id).name.clone(), values[id.index()].clone()?)))
-            .collect();
-        let found = evaluator.run(&inputs, precision)?;
-        for &node in &nodes {
-            let id = graph.nodes[node].output.index();
-            if let (Some(reference), Some(found)) = (&values[id], &found[id]) {
-                let sums = ErrorSums::of(&reference.values, &found.values);
-                inside.entry(node).or_default().merge(&sums);
-                if graph.outputs.contains(&graph.nodes[node].output) {
-                    whole.merge(&sums);
-                }
-            }
-        }
-    }
+    let choose::Measured { outputs, inside } = &choices.measured;
     let layers = Layer::all(graph)
         .iter()
         .map(|layer| {
@@ -208,18 +182,18 @@ fn report(
         kept_float: choice.kept_float.clone(),
     };
     let tables = graph.nodes.iter().filter(|node| matches!(node.op, Op::Gather { .. })).count();
-    Ok(NetworkReport {
+    NetworkReport {
         network: graph.name.clone(),
-        samples: runs.values.len(),
+        samples,
         binding: binding.into(),
-        outputs: whole.into(),
+        outputs: (*outputs).into(),
         snr_db_min: options.snr_db_min,
         equalised,
         int8_tables: tables,
         tensor_bytes: tensors.iter().map(|tensor| tensor.data.bytes()).sum(),
         layers,
         attentions: choices.attentions.iter().map(attention).collect(),
-    })
+    }
 }
 
 #[cfg(test)]

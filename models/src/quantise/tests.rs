@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use plantain::graph::{
     Binding, DType, Dim, Epilogue, Graph, InputScale, Node, Op, Unary, Value, ValueId, Weight,
     Window,
@@ -5,8 +7,9 @@ use plantain::graph::{
 use plantain::pack::panel::PanelShape;
 
 use super::*;
-use crate::evaluate::{Array, Values};
+use crate::evaluate::{Array, Evaluator, Precision, Values};
 use crate::lower::{FloatTensor, FreeDims};
+use crate::report::ErrorSums;
 
 /// Nearly normal values, variance 1: sums of twelve uniform ones.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<f32> {
@@ -154,7 +157,7 @@ fn outputs(network: &FloatNetwork, samples: &Samples) -> Vec<f32> {
 
 #[test]
 fn a_block_keeps_its_direction_in_int8() {
-    let quantised = quantise(&block(), &samples(&[1, 12, 64], 4), &Options::default()).unwrap();
+    let quantised = quantise(block(), &samples(&[1, 12, 64], 4), &Options::default()).unwrap();
     let report = &quantised.report;
     assert!(report.outputs.cosine > 0.9995, "{report}");
     assert!(report.layers.iter().all(|layer| layer.kept_f16.is_none()), "{report}");
@@ -168,9 +171,9 @@ fn equalising_undoes_outliers_and_changes_no_float_result() {
     let samples = samples(&[1, 12, 64], 4);
     let network = with_outliers(block());
     let plain = Options { equalise: false, f16_share_max: 0.0, ..Options::default() };
-    let without = quantise(&network, &samples, &plain).unwrap().report.outputs;
+    let without = quantise(network.clone(), &samples, &plain).unwrap().report.outputs;
     let options = Options { equalise: true, ..plain };
-    let with = quantise(&network, &samples, &options).unwrap().report;
+    let with = quantise(network.clone(), &samples, &options).unwrap().report;
     assert!(with.outputs.cosine > 0.999, "{with}");
     assert!(
         with.outputs.snr_db > without.snr_db + 6.0,
@@ -192,25 +195,25 @@ fn equalising_undoes_outliers_and_changes_no_float_result() {
 fn layers_stay_f16_when_named_or_when_the_network_asks_for_more() {
     let samples = samples(&[1, 12, 64], 2);
     let named = Options { keep_f16: vec!["block/d*n".to_owned()], ..Options::default() };
-    let report = quantise(&block(), &samples, &named).unwrap().report;
+    let report = quantise(block(), &samples, &named).unwrap().report;
     let kept: Vec<_> = report.layers.iter().filter(|l| l.kept_f16.is_some()).collect();
     assert_eq!(kept.len(), 1);
     assert!(kept[0].node == "down" && kept[0].kept_f16.as_ref().unwrap().contains("d*n"));
 
-    let base = quantise(&block(), &samples, &Options::default()).unwrap().report.outputs.snr_db;
+    let base = quantise(block(), &samples, &Options::default()).unwrap().report.outputs.snr_db;
     let strict = Options { snr_db_min: base + 3.0, f16_share_max: 0.6, ..Options::default() };
-    let report = quantise(&block(), &samples, &strict).unwrap().report;
+    let report = quantise(block(), &samples, &strict).unwrap().report;
     let kept = report.layers.iter().filter(|l| l.kept_f16.is_some()).count();
     assert!(report.outputs.snr_db >= base + 3.0 && (1..6).contains(&kept), "{report}");
     let capped = Options { f16_share_max: 0.0, ..strict };
-    let report = quantise(&block(), &samples, &capped).unwrap().report;
+    let report = quantise(block(), &samples, &capped).unwrap().report;
     assert!(report.layers.iter().all(|layer| layer.kept_f16.is_none()));
 }
 
 #[test]
 fn attention_over_many_keys_is_int8_where_it_may_be() {
     let run = |keys: usize, options: &Options| {
-        quantise(&attention(keys), &samples(&[1, keys, 64], 2), options).unwrap()
+        quantise(attention(keys), &samples(&[1, keys, 64], 2), options).unwrap()
     };
     let int8 = |quantised: &Quantised| {
         quantised.graph.nodes.iter().any(|node| matches!(node.op, Op::AttentionI8 { heads: 4, .. }))
@@ -234,7 +237,7 @@ fn attention_over_many_keys_is_int8_where_it_may_be() {
         }
     }
     let plain = Options { equalise: false, ..Options::default() };
-    let lopsided = quantise(&lopsided, &samples(&[1, 300, 64], 2), &plain).unwrap();
+    let lopsided = quantise(lopsided, &samples(&[1, 300, 64], 2), &plain).unwrap();
     let reason = lopsided.report.attentions[0].kept_float.clone().unwrap();
     assert!(!int8(&lopsided) && reason.contains("below 20 dB"), "{reason}");
     // The network asks for more than int8 gives: attention goes back to float like any layer. Every layer has a third of
@@ -261,7 +264,7 @@ fn a_convolution_takes_one_scale_when_rows_are_alike_and_row_scales_when_not() {
     for inputs in &mut alike.inputs {
         inputs.get_mut("x").unwrap().values.iter_mut().for_each(|x| *x = x.clamp(-1.0, 1.0));
     }
-    let quantised = quantise(&network(8), &alike, &Options::default()).unwrap();
+    let quantised = quantise(network(8), &alike, &Options::default()).unwrap();
     let Op::ConvI8 { input_scale, weight, .. } = &quantised.graph.nodes[0].op else {
         panic!("{:?}", quantised.graph.nodes[0].op)
     };
@@ -277,7 +280,7 @@ fn a_convolution_takes_one_scale_when_rows_are_alike_and_row_scales_when_not() {
     assert_eq!(*sums, shape.sums(panels));
 
     let uneven = samples(&[1, 6, 6, 8], 8);
-    let quantised = quantise(&network(8), &uneven, &Options::default()).unwrap();
+    let quantised = quantise(network(8), &uneven, &Options::default()).unwrap();
     let layer = &quantised.report.layers[0];
     assert_eq!(layer.precision, "int8, input by row");
     assert!(layer.static_snr_db.unwrap() < layer.row_snr_db - 0.5);
@@ -300,7 +303,8 @@ fn values_are_f16_but_where_f16_would_not_do() {
     b.network.weights.get_mut("usual.w").unwrap().data.iter_mut().for_each(|x| *x *= 1e-5);
     let out = b.matmul("out", small, 64, 64);
     b.network.graph.values[out as usize].shape[1] = Dim::fixed(64);
-    let quantised = quantise(&b.network, &samples(&[1, 64, 64], 1), &Options::default()).unwrap();
+    let quantised =
+        quantise(b.network.clone(), &samples(&[1, 64, 64], 1), &Options::default()).unwrap();
     let dtypes: Vec<DType> = quantised.graph.values.iter().map(|v| v.dtype).collect();
     use DType::{F16, F32};
     assert_eq!(dtypes, [F32, F32, F32, F32, F16, F32]);
@@ -316,13 +320,13 @@ fn tables_are_int8_by_row_and_names_carry_the_network() {
     let ids = Array { shape: vec![1, 12], values: (0..12).map(|i| (i % 9) as f32).collect() };
     let inputs = vec![Inputs::from([("x".to_owned(), ids)])];
     let samples = Samples { binding: ONE, inputs };
-    let quantised = quantise(&b.network, &samples, &Options::default()).unwrap();
+    let quantised = quantise(b.network.clone(), &samples, &Options::default()).unwrap();
     let names: Vec<&str> = quantised.tensors.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(names, ["words/table.scale", "words/table"]);
     assert_eq!(quantised.tensors[1].data.bytes(), 9 * 64);
     assert_eq!(quantised.report.int8_tables, 1);
     let none = Samples { binding: ONE, inputs: Vec::new() };
-    assert!(quantise(&b.network, &none, &Options::default()).is_err());
+    assert!(quantise(b.network.clone(), &none, &Options::default()).is_err());
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(super) struct Unpacked {
     /// Dequantised.
     pub weights: HashMap<String, Vec<f32>>,
     /// The layers that are int8, by node.
-    pub int8: BTreeMap<usize, Int8Layer>,
+    pub int8: BTreeMap<usize, Int8Layer<'static>>,
     /// The attentions that are int8, by node.
     pub attentions: BTreeSet<usize>,
 }
@@ -167,7 +167,7 @@ impl Unpacked {
         if let Some(bias) = &weight.bias {
             self.floats(pack, bias)?;
         }
-        self.int8.insert(node, Int8Layer { weight: values.clone(), input });
+        self.int8.insert(node, Int8Layer { weight: values.clone().into(), input });
         self.weights.insert(weight.panels.clone(), values);
         Ok(Weight { scale: None, sums: None, ..weight.clone() })
     }
