@@ -3,8 +3,9 @@
 //! Networks run in turn in one arena, so that memory is: the process, the arena of the hungriest network, and
 //! weights. Weights of all networks stay in memory if that fits; else those of the network that runs; else only
 //! the window around the step that runs. Smaller arenas (less scratch, strips) come before streaming for a
-//! network that runs many times, after it for one that runs once. What a network keeps over many runs ([`SteadyInputs`])
-//! lies behind the arena; where that would make its weights stream, or finds no room, it is computed every time.
+//! network that runs many times, after it for one that runs once; of the first one's weights, those that there is room for
+//! stay until another network runs. What a network keeps over many runs ([`SteadyInputs`]) lies behind the arena; where that
+//! would make its weights stream, or finds no room, it is computed every time.
 //!
 //! [`SteadyInputs`]: super::SteadyInputs
 
@@ -12,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::graph::{Binding, Graph, Op, ValueId, tensor_needs};
+use crate::pack::{CACHE_BLOCK_BYTES, PAGE_BYTES};
 use crate::plan::{
     Plan, PlanOptions, PlanRecipe, Residency, Storage, TaskStep, Use, residency, weight_bytes,
 };
@@ -129,15 +131,15 @@ pub fn plan_networks(
     let limit = options.budget_bytes.unwrap_or(u64::MAX);
     let allowed = usize::try_from(limit.saturating_sub(fixed)).unwrap_or(usize::MAX);
     let mut search =
-        Search { weights, networks, options, candidates: Vec::new(), totals: Vec::new() };
+        Search { weights, networks, options, allowed, candidates: Vec::new(), totals: Vec::new() };
     let mut choice = None;
     for recipe in 0..PlanRecipe::ALL.len() {
         search.extend(recipe, false)?;
-        choice = search.choose(allowed);
+        choice = search.choose();
         let streams = |choice: &Vec<Candidate>| choice.iter().any(|c| c.cost >= STREAMED_MANY);
         if choice.as_ref().is_none_or(streams) && search.keeps() {
             search.extend(recipe, true)?;
-            choice = search.choose(allowed);
+            choice = search.choose();
         }
         if choice.is_some() {
             break;
@@ -160,6 +162,8 @@ struct Search<'a> {
     weights: &'a dyn Weights,
     networks: &'a [(&'a Graph, Binding)],
     options: &'a EngineOptions,
+    /// Bytes of arena and weights.
+    allowed: usize,
     /// By network.
     candidates: Vec<Vec<Candidate>>,
     /// By network: bytes of all weights.
@@ -233,13 +237,13 @@ impl Search<'_> {
                 (
                     Holding::Streamed,
                     1,
-                    residency(&uses, 1).window_bytes,
+                    residency(&uses, 1, &(0..0)).window_bytes,
                     if many { STREAMED_MANY } else { 0 },
                 ),
                 (
                     Holding::Streamed,
                     0,
-                    residency(&uses, 0).window_bytes,
+                    residency(&uses, 0, &(0..0)).window_bytes,
                     if many { 2 * STREAMED_MANY } else { 2 },
                 ),
             ] {
@@ -252,7 +256,8 @@ impl Search<'_> {
     }
 
     /// The cheapest candidates that fit together.
-    fn choose(&self, allowed: usize) -> Option<Vec<Candidate>> {
+    fn choose(&self) -> Option<Vec<Candidate>> {
+        let allowed = self.allowed;
         let everything: usize = self.totals.iter().sum();
         let kept = |list: &Vec<Candidate>| list.iter().map(|c| c.kept).max().unwrap_or(0);
         let kept: usize = self.candidates.iter().map(kept).sum();
@@ -313,6 +318,24 @@ impl Search<'_> {
             .unwrap_or((0, 0))
     }
 
+    /// The pages of a streamed network that stay in memory between its runs: the first ones, as many as the budget has
+    /// room for beside the window.
+    fn stays(&self, network: usize, choice: &[Candidate], uses: &[Vec<Use>]) -> Range<usize> {
+        let candidate = choice[network];
+        let many = self.networks.len() == 1 || self.networks[network].0.name == "denoiser";
+        let ranges = crate::plan::weight_ranges(uses);
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return 0..0 };
+        if !many || candidate.holding != Holding::Streamed {
+            return first.start..first.start;
+        }
+        let arena = choice.iter().map(|c| c.arena).max().unwrap_or(0);
+        let kept: usize = choice.iter().map(|c| c.kept).sum();
+        // The page cache holds whole blocks, so that the last page that stays may hold some that should go.
+        let taken = arena + kept + candidate.held + CACHE_BLOCK_BYTES;
+        let spare = self.allowed.saturating_sub(taken) / PAGE_BYTES * PAGE_BYTES;
+        first.start..last.end.min(first.start + spare)
+    }
+
     fn build(
         &self,
         choice: &[Candidate],
@@ -325,22 +348,25 @@ impl Search<'_> {
             let plan = self.plan(network, candidate.recipe, keeps && candidate.kept == 0)?;
             let uses = self.uses(network, &plan)?;
             let streamed = candidate.holding == Holding::Streamed;
-            let of = |steps: &[Vec<Use>]| streamed.then(|| residency(steps, candidate.ahead));
+            let stays = self.stays(network, choice, &uses);
+            let of =
+                |steps: &[Vec<Use>]| streamed.then(|| residency(steps, candidate.ahead, &stays));
             let (residency, later) = (of(&uses), of(&uses[plan.prologue_steps..]));
             let total = self.totals[network] as u64;
             arena_bytes = arena_bytes.max(plan.arena_bytes as u64);
+            let held = (candidate.held + stays.len()) as u64;
             window = match candidate.holding {
                 Holding::Resident => window + total,
-                _ => window.max(candidate.held as u64),
+                _ => window.max(held),
             };
             reports.push(NetworkMemory {
                 network: plan.network.clone(),
                 holding: candidate.holding,
                 arena_bytes: plan.arena_bytes as u64,
                 kept_bytes: plan.kept_bytes as u64,
-                held_bytes: candidate.held as u64,
+                held_bytes: held,
                 weight_bytes: total,
-                read_bytes: residency.as_ref().map_or(total, |r| r.bytes as u64),
+                read_bytes: residency.as_ref().map_or(total, |r| (r.bytes + r.kept_bytes) as u64),
                 later_read_bytes: later.as_ref().map_or(0, |r| r.bytes as u64),
             });
             planned.push(Planned {

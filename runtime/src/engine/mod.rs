@@ -253,7 +253,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         if self.last != Some(network.0) {
             let before = self.last.map(|last| &self.programs[last]);
-            if let Some(before) = before.filter(|program| program.holding == Holding::Kept) {
+            if let Some(before) = before.filter(|program| program.keeps_weights()) {
                 before.let_go();
             }
             if self.programs[network.0].holding == Holding::Kept {

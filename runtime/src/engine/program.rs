@@ -141,6 +141,12 @@ impl Program {
         self.ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
     }
 
+    /// Whether weights are in memory after a run, to be let go when another network runs.
+    pub fn keeps_weights(&self) -> bool {
+        let some = |residency: &Residency| residency.kept_bytes > 0;
+        self.holding == Holding::Kept || self.residency.as_ref().is_some_and(some)
+    }
+
     /// Lets go of all weights.
     pub fn let_go(&self) {
         self.ranges.iter().for_each(|range| self.weights.release(range.clone()));

@@ -12,7 +12,7 @@ use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rustix::fs::{Advice as FileAdvice, fadvise};
 
 /// The largest block in which Linux caches a file.
-const CACHE_BLOCK_BYTES: usize = 2 << 20;
+pub(crate) const CACHE_BLOCK_BYTES: usize = 2 << 20;
 
 /// A file and its map.
 #[derive(Debug)]

@@ -67,6 +67,7 @@ pub use build::PackBuilder;
 pub use error::{PackError, PackFault};
 pub use file::Pack;
 pub use layout::{Layout, Metadata, TensorEntry};
+pub(crate) use map::CACHE_BLOCK_BYTES;
 pub use meta::{
     Golden, GoldenBinding, LayerReport, Provenance, PrunedPart, PruningReport, Report, Source,
 };

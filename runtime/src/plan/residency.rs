@@ -31,12 +31,15 @@ pub struct Residency {
     pub held_bytes: Vec<usize>,
     /// The most of them.
     pub window_bytes: usize,
-    /// Bytes that a run reads, tables aside.
+    /// Bytes that stay in memory from one run to the next.
+    pub kept_bytes: usize,
+    /// Bytes that a run reads, tables and what was kept aside.
     pub bytes: usize,
 }
 
 /// Plans the window of a run whose steps read these tensors; `ahead` is how many steps early pages are asked for.
-pub fn residency(steps: &[Vec<Use>], ahead: usize) -> Residency {
+/// Pages in `kept`, whole pages of the pack, are not let go.
+pub fn residency(steps: &[Vec<Use>], ahead: usize, kept: &Range<usize>) -> Residency {
     let mut tensors: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     let mut tables: BTreeMap<usize, (Range<usize>, usize, usize, usize)> = BTreeMap::new();
     for (step, used) in
@@ -65,14 +68,19 @@ pub fn residency(steps: &[Vec<Use>], ahead: usize) -> Residency {
     }
     let mut prefetch: Vec<Vec<Range<usize>>> = vec![Vec::new(); steps.len()];
     let (mut begins, mut ends) = (vec![0; steps.len()], vec![0; steps.len()]);
+    let mut streamed = 0;
     for (&page, &(first, last)) in &lives {
         let asked = first.saturating_sub(ahead);
         push_page(&mut prefetch[asked], page);
+        if kept.contains(&(page * PAGE_BYTES)) {
+            continue;
+        }
+        streamed += 1;
         push_page(&mut release[last], page);
         begins[asked] += PAGE_BYTES;
         ends[last] += PAGE_BYTES;
     }
-    let mut held = 0;
+    let mut held = kept.len();
     for step in 0..steps.len() {
         held += begins[step];
         held_bytes[step] += held;
@@ -83,7 +91,8 @@ pub fn residency(steps: &[Vec<Use>], ahead: usize) -> Residency {
         release,
         window_bytes: held_bytes.iter().copied().max().unwrap_or(0),
         held_bytes,
-        bytes: lives.len() * PAGE_BYTES,
+        kept_bytes: kept.len(),
+        bytes: streamed * PAGE_BYTES,
     }
 }
 
@@ -134,6 +143,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NONE: Range<usize> = 0..0;
+
     fn used(start: usize, end: usize) -> Use {
         Use { range: start * PAGE_BYTES / 4..end * PAGE_BYTES / 4, rows: None }
     }
@@ -142,19 +153,23 @@ mod tests {
     fn pages_are_read_ahead_and_let_go_after_their_last_step() {
         // Quarter pages: the first two steps share page 1.
         let steps = [vec![used(0, 6)], vec![used(6, 12)], vec![used(12, 16)]];
-        let plan = residency(&steps, 1);
+        let plan = residency(&steps, 1, &NONE);
         let page = |range: Range<usize>| range.start * PAGE_BYTES..range.end * PAGE_BYTES;
         assert_eq!(plan.prefetch, [vec![page(0..3)], vec![page(3..4)], vec![]]);
         assert_eq!(plan.release, [vec![page(0..1)], vec![page(1..3)], vec![page(3..4)]]);
         assert_eq!(plan.held_bytes, [3, 3, 1].map(|pages| pages * PAGE_BYTES));
         assert_eq!(plan.window_bytes, 3 * PAGE_BYTES);
-        assert_eq!(residency(&steps, 0).prefetch[1], vec![page(2..3)]);
+        assert_eq!(residency(&steps, 0, &NONE).prefetch[1], vec![page(2..3)]);
+        let plan = residency(&steps, 1, &page(0..2));
+        assert_eq!(plan.release, [vec![], vec![page(2..3)], vec![page(3..4)]]);
+        assert_eq!(plan.held_bytes, [3, 4, 3].map(|pages| pages * PAGE_BYTES));
+        assert_eq!((plan.kept_bytes, plan.bytes), (2 * PAGE_BYTES, 2 * PAGE_BYTES));
     }
 
     #[test]
     fn a_table_counts_what_is_read_of_it() {
         let table = Use { range: 0..100 << 20, rows: Some(8) };
-        let plan = residency(&[vec![table.clone()]], 1);
+        let plan = residency(&[vec![table.clone()]], 1, &NONE);
         assert_eq!(plan.window_bytes, TABLE_WINDOW_BYTES);
         assert!(plan.prefetch[0].is_empty());
         assert_eq!(plan.release[0].first(), Some(&(0..100 << 20)));
@@ -165,16 +180,18 @@ mod tests {
         fn every_page_is_held_when_it_is_read_and_let_go_once(
             lists in prop::collection::vec(prop::collection::vec((0usize..60, 1usize..20), 0..4), 1..12),
             ahead in 0usize..3,
+            kept in 0usize..20,
         ) {
             let steps: Vec<Vec<Use>> = lists
                 .iter()
                 .map(|list| list.iter().map(|&(start, len)| used(start, start + len)).collect())
                 .collect();
-            let plan = residency(&steps, ahead);
-            let mut held = std::collections::BTreeSet::new();
+            let plan = residency(&steps, ahead, &(0..kept * PAGE_BYTES));
+            // As in a run that is not the first.
+            let mut held: std::collections::BTreeSet<usize> = (0..kept).collect();
             for (step, uses) in steps.iter().enumerate() {
                 for page in plan.prefetch[step].iter().flat_map(pages) {
-                    prop_assert!(held.insert(page), "asked for twice");
+                    prop_assert!(held.insert(page) != (page < kept), "asked for twice");
                 }
                 prop_assert_eq!(held.len() * PAGE_BYTES, plan.held_bytes[step]);
                 for page in uses.iter().flat_map(|used| pages(&used.range)) {
@@ -184,7 +201,7 @@ mod tests {
                     prop_assert!(held.remove(&page), "let go twice");
                 }
             }
-            prop_assert!(held.is_empty());
+            prop_assert!(held.into_iter().eq(0..kept));
         }
     }
 }

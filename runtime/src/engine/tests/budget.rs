@@ -41,10 +41,15 @@ fn pack(nets: &[(&str, &Net)]) -> (tempfile::TempDir, Arc<Pack>) {
 
 /// Weights of half a MiB and small values.
 fn heavy(seed: u64) -> Net {
+    wide(seed, 96)
+}
+
+/// As [`heavy`], with so many channels.
+fn wide(seed: u64, channels: usize) -> Net {
     let mut net = Net::new(seed);
-    let mut x = net.input(&[1, 4, 4, 96], DType::F16);
+    let mut x = net.input(&[1, 4, 4, channels], DType::F16);
     for _ in 0..6 {
-        x = net.conv_i8(x, 96, window(3, 1, 1), InputScale::Row, (Some(Unary::Silu), None));
+        x = net.conv_i8(x, channels, window(3, 1, 1), InputScale::Row, (Some(Unary::Silu), None));
     }
     net.output(x);
     net
@@ -115,6 +120,29 @@ fn every_budget_gives_the_same_bytes_and_the_smallest_is_named() {
     for holding in ["Resident", "Kept", "Streamed"] {
         assert!(seen.contains(holding), "{seen:?}");
     }
+}
+
+#[test]
+fn of_a_streamed_network_that_runs_again_what_fits_stays() {
+    let (heavy, wide) = (heavy(1), wide(2, 384));
+    let nets = [("text_encoder", &heavy), ("denoiser", &wide)];
+    let (_folder, pack) = pack(&nets);
+    let mut ample = load(&pack, 1 << 30).unwrap();
+    let expected = draw(&mut ample, &nets);
+    let needed = load(&pack, 1).map(|_| ()).unwrap_err();
+    let EngineError::Budget { needed_bytes, .. } = needed else { panic!("{needed}") };
+    let mut read = Vec::new();
+    for more in [0, 9 << 19, 11 << 19] {
+        let mut engine = load(&pack, needed_bytes + more).unwrap();
+        let memory = engine.memory().clone();
+        assert!(memory.total_bytes() <= needed_bytes + more, "{memory:?}");
+        assert_eq!(draw(&mut engine, &nets), expected, "with {more} bytes more");
+        let denoiser = &memory.networks[1];
+        assert_eq!(denoiser.holding, Holding::Streamed);
+        assert_eq!(denoiser.read_bytes, denoiser.weight_bytes);
+        read.push(denoiser.later_read_bytes);
+    }
+    assert!(read[0] >= read[1] + (1 << 19) && read[1] >= read[2] + (1 << 19), "{read:?}");
 }
 
 #[test]
