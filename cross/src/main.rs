@@ -74,7 +74,7 @@ enum Task {
     Size(size::Options),
     /// Count the instructions of kernels, ops and networks on emulated ARM processors, against cross/instructions.toml.
     Instructions(instructions::Options),
-    /// Measure plantain beside ONNX Runtime on networks of Stable Diffusion's shapes, in one run.
+    /// Measure plantain beside ONNX Runtime and tract on networks of Stable Diffusion's shapes, or on a folder's, in one run.
     BenchPeers(peers::Options),
     /// Check the house rules only (a second).
     Tidy,
