@@ -5,7 +5,7 @@
 //!
 //! `channels` joins what must go together, `groups` names what can be cut, `eliminate` puts units in order and says what is
 //! left of the weights that read them, `choose` measures on pictures what each level costs and takes the cheapest
-//! multiply-adds, `refit` fits the readers anew on many prompts, `apply` cuts, `measure` compares the packed models. `scene`,
+//! multiply-adds, `refit` fits all layers anew on many prompts, `apply` cuts, `measure` compares the packed models. `scene`,
 //! `stage` and `prompts` are what is drawn meanwhile; `normal` and `solve` the algebra.
 
 mod apply;
@@ -21,7 +21,7 @@ mod scene;
 mod solve;
 mod stage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use plantain::graph::DimError;
 use plantain::pack::PrunedPart;
@@ -32,13 +32,12 @@ pub use scene::Task;
 use choose::{Candidate, choose, removed};
 use refit::refit;
 use scene::{Scene, Shot};
-use stage::{check_reach, members, pairs, samples, tasks};
+use stage::{check_reach, kept, members, pairs, samples, tasks};
 
 use crate::chain::ChainError;
 use crate::evaluate::EvaluateError;
 use crate::lower::FloatNetwork;
 use crate::packing::Model;
-use crate::quantise::Layer;
 
 /// Pictures on which every level of every group is tried.
 const TRIAL_PICTURES: usize = 10;
@@ -158,47 +157,45 @@ pub fn prune(
     progress(&format!("pruning: drawing {} pictures in float", calibration.len()));
     let shots = scene.shoot(&originals, &calibration, &[], None)?;
     let mut candidates = choose::candidates(&scene, &members, &shots, progress)?;
-    let trials = calibration.len().min(TRIAL_PICTURES);
-    let trial = |i: usize| i * calibration.len() / trials;
+    let drawn = calibration.iter().filter(|task| !matches!(task, Task::Text(_))).count();
+    let trials = drawn.min(TRIAL_PICTURES);
+    let trial = |i: usize| i * drawn / trials;
     let tried: Vec<Task> = (0..trials).map(|i| calibration[trial(i)].clone()).collect();
     let known: Vec<Shot> = (0..trials).map(|i| shots[trial(i)].clone()).collect();
     choose::judge(&scene, &members, &mut candidates, &tried, &known, progress)?;
     let (levels, saved) = choose(&members, &candidates, wanted)?;
     let mut now: Vec<FloatNetwork> = originals.iter().map(|network| (*network).clone()).collect();
+    let mut moved = false;
     for (index, member) in members.iter().enumerate() {
         let gone = removed(&candidates, &levels, index);
-        if gone.is_empty() {
-            continue;
-        }
-        apply::mask(&mut now[index], &member.channels, &gone);
-        let mut layers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (candidate, level) in of_network(&candidates, &levels, index) {
             for (node, weights, bias) in &candidate.levels[level].weights {
                 apply::set_layer(&mut now[index], *node, weights, bias);
-                if let Some(layer) = Layer::at(&member.network.graph, *node) {
-                    let input = member.network.graph.nodes[*node].inputs[0];
-                    let kept = member.channels.kept(input, &gone);
-                    let taps = layer.products() / layer.c;
-                    let columns =
-                        (0..taps).flat_map(|tap| kept.iter().map(move |c| tap * layer.c + c));
-                    layers.insert(*node, columns.collect());
-                }
             }
         }
-        // Two groups may share a consumer: columns that one level gave back are gone all the same.
+        // Last, because groups may share a reader, and each one's weights have the other's columns.
         apply::mask(&mut now[index], &member.channels, &gone);
-        let count = samples(member, &layers, shots.len())?;
-        let of = |i: usize| i * shots.len() / count;
-        let some: Vec<Task> = (0..count).map(|i| calibration[of(i)].clone()).collect();
-        let before: Vec<&Shot> = (0..count).map(|i| &shots[of(i)]).collect();
-        let name = member.network.graph.name.clone();
-        // The network itself is still the original here, and so is what comes after it, as far as a picture needs it.
-        let side = |i: usize| if i < index { &now[i] } else { originals[i] };
-        let needed = |i: &usize| *i <= index || originals[*i].graph.name != LAST_NETWORK;
-        let networks: Vec<&FloatNetwork> = (0..now.len()).filter(needed).map(side).collect();
-        let after = scene.shoot(&networks, &some, &[], None)?;
-        let pairs = pairs(&scene, &name, &before, &after);
+        if gone.is_empty() && !moved {
+            continue;
+        }
+        let layers = kept(member, &gone);
+        let own = samples(member, &layers, &shots)?;
+        let before: Vec<&Shot> = own.iter().map(|&i| &shots[i]).collect();
+        let again;
+        let after: Vec<&Shot> = if moved {
+            let tasks: Vec<Task> = own.iter().map(|&i| calibration[i].clone()).collect();
+            // The network itself is still the original here, and so is what comes after it, as far as a picture needs it.
+            let side = |i: usize| if i < index { &now[i] } else { originals[i] };
+            let needed = |i: &usize| *i <= index || originals[*i].graph.name != LAST_NETWORK;
+            let networks: Vec<&FloatNetwork> = (0..now.len()).filter(needed).map(side).collect();
+            again = scene.shoot(&networks, &tasks, &[], None)?;
+            again.iter().collect()
+        } else {
+            before.clone()
+        };
+        let pairs = pairs(&scene, &member.network.graph.name, &before, &after);
         refit(member.network, &mut now[index], &layers, member.binding, &pairs, progress)?;
+        moved = true;
     }
     let mut parts = Vec::new();
     for (index, member) in members.iter().enumerate() {
@@ -212,9 +209,7 @@ pub fn prune(
                 of: candidate.group.units.len() as u32,
             });
         }
-        if !gone.is_empty() {
-            *taking[index] = apply::cut(&now[index], &member.channels, &gone);
-        }
+        *taking[index] = apply::cut(&now[index], &member.channels, &gone);
     }
     Ok(Pruned { macs: [whole, whole - saved], parts, held })
 }

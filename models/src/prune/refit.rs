@@ -1,4 +1,4 @@
-//! Fits the layers that read cut channels again, one after another, on what the network before them makes now.
+//! Fits the layers of a cut network again, one after another, on what the layers before them make now.
 //!
 //! Both networks run side by side, node by node over all samples: the one as it was says what a layer should make, the cut one
 //! what it reads. What earlier layers got wrong in the residual stream is part of the target, so a layer takes it back
@@ -23,6 +23,14 @@ pub const ROWS_PER_COLUMN: usize = 32;
 const HELD_EVERY: usize = 8;
 /// Parts that the samples are summed in, each with a matrix of its own.
 const PARTS: usize = 4;
+
+/// What is left of a layer.
+pub struct Kept {
+    /// Outputs.
+    pub rows: Vec<usize>,
+    /// Products of one output.
+    pub columns: Vec<usize>,
+}
 
 /// Inputs of both networks, with the weights of tokens.
 pub struct Pair<'a> {
@@ -79,14 +87,14 @@ impl Sweep {
     }
 }
 
-/// Fits layers of `cut` in place: by node, the columns that are left. Both networks have the same graph.
+/// Fits layers of `cut` in place, named by node. Both networks have the same graph.
 ///
 /// # Errors
 /// [`PruneError`] if a run fails.
 pub fn refit(
     original: &FloatNetwork,
     cut: &mut FloatNetwork,
-    layers: &BTreeMap<usize, Vec<usize>>,
+    layers: &BTreeMap<usize, Kept>,
     binding: Binding,
     pairs: &[Pair],
     progress: &mut dyn FnMut(&str),
@@ -110,9 +118,13 @@ pub fn refit(
             if let Some(now) = Layer::at(&cut.graph, index) {
                 let weights = &cut.weight(&now.weight.panels).data;
                 let prior = stacked(weights, bias(cut, &now).as_deref(), now.n);
-                let mut kept = kept.clone();
-                kept.push(layer.products());
-                let (weights, bias) = unstacked(&train.fit_best(&held, &kept, &prior));
+                let mut columns = kept.columns.clone();
+                columns.push(layer.products());
+                let mut fitted = train.fit_best(&held, &columns, &prior);
+                for row in (0..layer.n).filter(|row| kept.rows.binary_search(row).is_err()) {
+                    fitted.column_mut(row).fill(0.0);
+                }
+                let (weights, bias) = unstacked(&fitted);
                 set_layer(cut, index, &weights, &bias);
             }
         }

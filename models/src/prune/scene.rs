@@ -40,6 +40,8 @@ pub struct Shot {
 pub enum Task {
     /// A picture.
     Picture(Request),
+    /// The states of a text, nothing else.
+    Text(String),
     /// A lone network.
     Network(Binding, Inputs),
 }
@@ -112,17 +114,15 @@ impl Scene<'_> {
                 changed,
                 runs: RefCell::default(),
             };
-            let result = match (&tasks[index], self.pipeline) {
-                (Task::Picture(request), Some(pipeline)) => {
-                    let tables = &pipeline.tokenizer;
-                    let merges = tables.merges.as_deref();
-                    Chain::new(&pipeline.spec, &tables.vocabulary, merges, &recorder)?
-                        .draw(request)?
-                        .picture
-                        .into_iter()
-                        .map(f32::from)
-                        .collect()
+            let chain = self.pipeline.map(|Pipeline { spec, tokenizer, .. }| {
+                let merges = tokenizer.merges.as_deref();
+                Chain::new(spec, &tokenizer.vocabulary, merges, &recorder)
+            });
+            let result = match (&tasks[index], chain.transpose()?) {
+                (Task::Picture(request), Some(chain)) => {
+                    chain.draw(request)?.picture.into_iter().map(f32::from).collect()
                 }
+                (Task::Text(text), Some(chain)) => chain.mean_state(text)?,
                 (Task::Network(binding, inputs), _) => {
                     let name = networks.first().map_or("", |network| &network.graph.name);
                     let outputs = recorder.run(name, *binding, inputs).map_err(|source| {
@@ -130,7 +130,7 @@ impl Scene<'_> {
                     })?;
                     outputs.into_iter().flat_map(|array| array.values).collect()
                 }
-                (Task::Picture(_), None) => Vec::new(),
+                (Task::Picture(_) | Task::Text(_), None) => Vec::new(),
             };
             Ok(Shot { runs: recorder.runs.into_inner(), result })
         })

@@ -9,7 +9,7 @@ use super::channels::Channels;
 use super::choose::Member;
 use super::groups::groups;
 use super::prompts;
-use super::refit::{Pair, ROWS_PER_COLUMN};
+use super::refit::{Kept, Pair, ROWS_PER_COLUMN};
 use super::scene::{Run, Scene, Shot, Task};
 use crate::chain::random_inputs;
 use crate::lower::FloatNetwork;
@@ -24,7 +24,7 @@ const HELD_PICTURES: usize = 32;
 /// Samples that a network's fits have at least, if there are as many.
 const SAMPLES_MIN: usize = 64;
 
-/// Tasks to learn from and others to judge by: as many of the first as `picture_macs` allow.
+/// Tasks to learn from, pictures first, and others to judge by: as many pictures as `picture_macs` allow.
 ///
 /// # Errors
 /// [`PruneError`] if a shape has no value.
@@ -37,9 +37,10 @@ pub fn tasks(
     let [least, most] = CALIBRATION_PICTURES;
     let count = (CALIBRATION_MACS_MAX / picture_macs.max(1)).clamp(least, most) as usize;
     if let Some(pipeline) = scene.pipeline {
-        let requests = prompts::requests(&pipeline.spec, prompts, count, HELD_PICTURES);
-        return Ok([requests.calibration, requests.held]
-            .map(|requests| requests.into_iter().map(Task::Picture).collect()));
+        let found = prompts::requests(&pipeline.spec, prompts, count, HELD_PICTURES);
+        let pictures = found.calibration.into_iter().map(Task::Picture);
+        let held = found.held.into_iter().map(Task::Picture).collect();
+        return Ok([pictures.chain(found.texts.into_iter().map(Task::Text)).collect(), held]);
     }
     let Some(network) = networks.first() else { return Ok([Vec::new(), Vec::new()]) };
     let make = |seed: usize| {
@@ -84,15 +85,30 @@ pub fn check_reach(members: &[Member], whole: u64, wanted: f64) -> Result<(), Pr
     if most < wanted { Err(PruneError::OutOfReach { wanted, most }) } else { Ok(()) }
 }
 
-/// How many samples a network's fits need, of those that there are.
+/// What is left of every layer without classes, by node; layers that nothing is left of are not named.
+pub fn kept(member: &Member, gone: &BTreeSet<usize>) -> BTreeMap<usize, Kept> {
+    let graph = &member.network.graph;
+    let one = |layer: Layer| {
+        let node = &graph.nodes[layer.node];
+        let columns = member.channels.kept(node.inputs[0], gone);
+        let taps = layer.products() / layer.c;
+        let columns = (0..taps).flat_map(|tap| columns.iter().map(move |c| tap * layer.c + c));
+        let kept =
+            Kept { rows: member.channels.kept(node.output, gone), columns: columns.collect() };
+        (!kept.rows.is_empty()).then_some((layer.node, kept))
+    };
+    Layer::all(graph).into_iter().filter_map(one).collect()
+}
+
+/// Indices of the shots that a network's fits run on, evenly chosen of those in which it runs.
 ///
 /// # Errors
 /// [`PruneError`] if a shape has no value.
 pub fn samples(
     member: &Member,
-    layers: &BTreeMap<usize, Vec<usize>>,
-    most: usize,
-) -> Result<usize, PruneError> {
+    layers: &BTreeMap<usize, Kept>,
+    shots: &[Shot],
+) -> Result<Vec<usize>, PruneError> {
     let graph = &member.network.graph;
     let mut count = SAMPLES_MIN;
     for layer in layers.keys().filter_map(|&node| Layer::at(graph, node)) {
@@ -101,7 +117,10 @@ pub fn samples(
         let rows = out.iter().product::<usize>() / layer.n;
         count = count.max((ROWS_PER_COLUMN * layer.products()).div_ceil(rows.max(1)));
     }
-    Ok(count.min(most))
+    let runs = |shot: &Shot| shot.runs.iter().any(|run| run.network == graph.name);
+    let own: Vec<usize> = (0..shots.len()).filter(|&index| runs(&shots[index])).collect();
+    let count = count.min(own.len());
+    Ok((0..count).map(|i| own[i * own.len() / count]).collect())
 }
 
 /// Runs of a network with both sides' inputs.
@@ -109,13 +128,12 @@ pub fn pairs<'a>(
     scene: &Scene,
     network: &str,
     before: &[&'a Shot],
-    after: &'a [Shot],
+    after: &[&'a Shot],
 ) -> Vec<Pair<'a>> {
     let runs = |shot: &'a Shot| -> Vec<&'a Run> {
         shot.runs.iter().filter(|run| run.network == network).collect()
     };
-    let both =
-        before.iter().copied().zip(after).flat_map(|(b, a)| runs(b).into_iter().zip(runs(a)));
+    let both = before.iter().zip(after).flat_map(|(b, a)| runs(b).into_iter().zip(runs(a)));
     both.map(|(b, a)| Pair {
         original: &b.inputs,
         cut: &a.inputs,

@@ -95,7 +95,7 @@ pub struct PruningReport {
     pub macs: [u64; 2],
     /// Bytes of the networks' tensors, without padding: unpruned, pruned.
     pub bytes: [u64; 2],
-    /// Seconds of one picture, or of one run, at the median: unpruned, pruned.
+    /// Processor seconds of one picture, or of one run, at the median: unpruned, pruned.
     pub seconds: [f32; 2],
     /// Pictures, or runs, that were compared; none was learned from.
     pub pictures: u32,

@@ -96,14 +96,16 @@ impl Clock {
     }
 }
 
+/// Processor time of all threads of the process so far; `None` where the system does not tell.
 #[cfg(unix)]
-fn cpu_time() -> Option<Duration> {
+pub fn cpu_time() -> Option<Duration> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
 }
 
+/// Processor time of all threads of the process so far; `None` where the system does not tell.
 #[cfg(not(unix))]
-fn cpu_time() -> Option<Duration> {
+pub fn cpu_time() -> Option<Duration> {
     None
 }
 

@@ -25,7 +25,7 @@ mod text;
 pub mod tokenizer;
 mod vocabulary;
 
-pub use cost::{CostReport, StageSeconds, peak_rss_bytes};
+pub use cost::{CostReport, StageSeconds, cpu_time, peak_rss_bytes};
 pub use error::PipelineError;
 pub use generate::Pipeline;
 pub use picture::{Picture, Warning};
