@@ -154,10 +154,11 @@ pub fn prune(
     let wanted = (options.share * whole as f64).ceil() as u64;
     check_reach(&members, whole, options.share)?;
     let [calibration, held] = tasks(&scene, &originals, prompts, whole)?;
-    progress(&format!("pruning: drawing {} pictures in float", calibration.len()));
+    let drawn = calibration.iter().filter(|task| !matches!(task, Task::Text(_))).count();
+    let texts = calibration.len() - drawn;
+    progress(&format!("pruning: drawing {drawn} pictures in float, encoding {texts} texts"));
     let shots = scene.shoot(&originals, &calibration, &[], None)?;
     let mut candidates = choose::candidates(&scene, &members, &shots, progress)?;
-    let drawn = calibration.iter().filter(|task| !matches!(task, Task::Text(_))).count();
     let trials = drawn.min(TRIAL_PICTURES);
     let trial = |i: usize| i * drawn / trials;
     let tried: Vec<Task> = (0..trials).map(|i| calibration[trial(i)].clone()).collect();

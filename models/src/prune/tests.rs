@@ -11,7 +11,7 @@ use super::normal::{Normal, inputs, pick};
 use super::*;
 use crate::evaluate::{Evaluator, Precision, Values};
 use crate::quantise::tests::{Builder, ONE, block, samples};
-use crate::quantise::{Inputs, Samples};
+use crate::quantise::{Inputs, Layer, Samples};
 
 const SIDE: Window = Window { kernel: [3, 3], stride: [1, 1], pad: [1, 1, 1, 1] };
 
