@@ -131,11 +131,12 @@ pub fn pack(
     let mut pruning = None;
     if let Some(options) = prune_options(request) {
         let prompts = request.prompts.as_ref().unwrap_or(&request.recipe.calibrate_prompts).clone();
-        let before = model.networks.clone();
-        let pruned = prune::prune(&mut model, &prompts, &options, progress)?;
-        let after = std::mem::replace(&mut model.networks, before);
-        let (unpruned, _) = quantised(&mut model, request, progress)?;
-        model.networks = after;
+        prune::check(&model, &prompts, &options)?;
+        let networks = model.networks.clone();
+        let (unpruned, calibration) = quantised(&mut model, request, progress)?;
+        model.networks = networks;
+        let seconds = prune::seconds(&unpruned, &calibration.samples)?;
+        let pruned = prune::prune(&mut model, &prompts, &options, &seconds, progress)?;
         pruning = Some((unpruned, pruned, options));
     }
     let (quantised, Calibration { golden, tables, .. }) = quantised(&mut model, request, progress)?;

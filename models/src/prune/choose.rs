@@ -1,6 +1,6 @@
-//! How much of each group goes: what every level costs in the result, then the cheapest multiply-adds first.
+//! How much of each group goes: what every level costs in the result, then the cheapest time first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::PruneError;
 use super::apply::{mask, set_layer};
@@ -25,8 +25,9 @@ pub struct Candidate {
     pub levels: Vec<Level>,
     /// Squared error of the results, by level.
     pub errors: Vec<f64>,
-    /// Multiply-adds that each level saves alone, in all runs on the way to a result.
-    pub saved: Vec<u64>,
+    /// What each level saves alone, in all runs on the way to a result: seconds, if its multiply-adds take as long as its
+    /// network's do on the whole.
+    pub saved: Vec<f64>,
 }
 
 impl Candidate {
@@ -67,6 +68,7 @@ pub fn candidates(
     scene: &Scene,
     members: &[Member],
     shots: &[Shot],
+    seconds: &BTreeMap<String, f64>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Candidate>, PruneError> {
     let mut candidates = Vec::new();
@@ -78,6 +80,9 @@ pub fn candidates(
             groups.iter().flat_map(|group| group.consumers.iter().copied()).collect();
         let sums = sums(scene, member, &consumers, shots)?;
         let whole = member.macs(&BTreeSet::new())?;
+        let worth = seconds
+            .get(&graph.name)
+            .map_or(1.0, |seconds| seconds * member.calls as f64 / whole.max(1) as f64);
         let found = parallel(&groups, |group| {
             let of = |node: &usize| {
                 let known = sums.iter().find(|(index, _)| index == node);
@@ -94,7 +99,7 @@ pub fn candidates(
             };
             for level in 0..candidate.levels.len() {
                 let left = member.macs(&candidate.removed(level).collect())?;
-                candidate.saved.push(whole - left);
+                candidate.saved.push((whole - left) as f64 * worth);
             }
             Ok::<_, PruneError>(candidate)
         })?;
@@ -201,7 +206,7 @@ fn text(candidate: &Candidate, errors: &[f64]) -> String {
 }
 
 /// The levels that together save at least `wanted` multiply-adds and cost least, as far as costs add up: from none, always the
-/// step whose multiply-adds are cheapest. `None` for a group that stays whole. Leaves what is saved too.
+/// step whose time is cheapest. `None` for a group that stays whole. Leaves what is saved too.
 ///
 /// # Errors
 /// [`PruneError`] if a shape has no value.
@@ -220,11 +225,11 @@ pub fn choose(
         let saved = whole - left;
         let mut best: Option<(f64, usize, usize)> = None;
         for (index, (candidate, level)) in candidates.iter().zip(&levels).enumerate() {
-            let at = level.map_or((0.0, 0), |l| (candidate.errors[l], candidate.saved[l]));
+            let at = level.map_or((0.0, 0.0), |l| (candidate.errors[l], candidate.saved[l]));
             for next in level.map_or(0, |l| l + 1)..candidate.errors.len() {
-                let more = candidate.saved[next].saturating_sub(at.1);
-                let price = (candidate.errors[next] - at.0).max(0.0) / more.max(1) as f64;
-                if more > 0 && best.is_none_or(|(known, _, _)| price < known) {
+                let more = candidate.saved[next] - at.1;
+                let price = (candidate.errors[next] - at.0).max(0.0) / more;
+                if more > 0.0 && best.is_none_or(|(known, _, _)| price < known) {
                     best = Some((price, index, next));
                 }
             }

@@ -1,5 +1,6 @@
 //! The quantised model with and without pruning, side by side: seconds, bytes, likeness.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,13 +11,45 @@ use plantain::pipeline::cpu_time;
 use super::{Options, PruneError, Pruned, SPARE_NETWORK, Task};
 use crate::chain::{Chain, ChainError, EngineRun, NetworkRun};
 use crate::packing::{Pipeline, memory_weights};
-use crate::quantise::Quantised;
+use crate::quantise::{Quantised, Samples};
 use crate::report::{ErrorSums, median, psnr_db};
 
 /// At most this share of the time must be left, or pruning is refused.
 const SECONDS_SHARE_MAX: f64 = 0.98;
 /// Decibels of results that are equal.
 const DB_MAX: f64 = 99.0;
+
+/// Runs of a network whose median counts.
+const RUNS: usize = 9;
+
+/// Processor seconds of one run of each quantised network, by name, with the engine on one thread.
+///
+/// # Errors
+/// [`PruneError`] if a run fails.
+pub fn seconds(
+    quantised: &[Quantised],
+    samples: &[Samples],
+) -> Result<BTreeMap<String, f64>, PruneError> {
+    let graphs: Vec<Graph> = quantised.iter().map(|network| network.graph.clone()).collect();
+    let engine = EngineRun::new(Arc::new(memory_weights(quantised)), &graphs, 1);
+    let clock = Instant::now();
+    let mut found = BTreeMap::new();
+    for (graph, samples) in graphs.iter().zip(samples) {
+        let Some(inputs) = samples.inputs.first() else { continue };
+        let network = graph.name.clone();
+        let mut all = Vec::new();
+        // The first loads the engine.
+        for run in 0..=RUNS {
+            let start = seconds_now(clock);
+            engine
+                .run(&network, samples.binding, inputs)
+                .map_err(|source| ChainError::Network { network: network.clone(), source })?;
+            all.extend((run > 0).then(|| seconds_now(clock) - start));
+        }
+        found.insert(network, median(&all).unwrap_or(0.0));
+    }
+    Ok(found)
+}
 
 /// Draws everything that pruning is judged by with both, in turns, with the engine on one thread.
 ///
@@ -59,7 +92,7 @@ pub fn compare(
     let [before, after] = seconds.map(|all| median(&all).unwrap_or(0.0));
     let share = 1.0 - pruned.macs[1] as f64 / pruned.macs[0].max(1) as f64;
     let found = median(&likeness).unwrap_or(DB_MAX);
-    check([before, after], found, share, options.db_min)?;
+    verdict([before, after], found, share, options.db_min)?;
     let bytes = sides.map(|side| {
         let tensors = side.iter().flat_map(|network| &network.tensors);
         tensors.map(|tensor| tensor.data.bytes() as u64).sum()
@@ -81,7 +114,7 @@ fn seconds_now(clock: Instant) -> f64 {
 }
 
 /// Refuses what is not worth it.
-pub(super) fn check(
+pub(super) fn verdict(
     [before, after]: [f64; 2],
     found: f64,
     share: f64,

@@ -5,7 +5,7 @@
 //!
 //! `channels` joins what must go together, `groups` names what can be cut, `eliminate` puts units in order and says what is
 //! left of the weights that read them, `choose` measures on pictures what each level costs and takes the cheapest
-//! multiply-adds, `refit` fits all layers anew on many prompts, `apply` cuts, `measure` compares the packed models. `scene`,
+//! time, `refit` fits all layers anew on many prompts, `apply` cuts, `measure` compares the packed models. `scene`,
 //! `stage` and `prompts` are what is drawn meanwhile; `normal` and `solve` the algebra.
 
 mod apply;
@@ -21,15 +21,15 @@ mod scene;
 mod solve;
 mod stage;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plantain::graph::DimError;
 use plantain::pack::PrunedPart;
 
-pub use measure::compare;
+pub use measure::{compare, seconds};
 pub use scene::Task;
 
-use choose::{Candidate, choose, removed};
+use choose::{Candidate, Member, choose, removed};
 use refit::refit;
 use scene::{Scene, Shot};
 use stage::{check_reach, kept, members, pairs, samples, tasks};
@@ -125,7 +125,40 @@ pub struct Pruned {
     pub held: Vec<Task>,
 }
 
-/// Prunes a model in place.
+/// Refuses, with little work, what no pruning of a model can reach.
+///
+/// # Errors
+/// [`PruneError::Share`], [`PruneError::OutOfReach`], or what a run says.
+pub fn check(model: &Model, prompts: &[String], options: &Options) -> Result<(), PruneError> {
+    let taking: Vec<&FloatNetwork> = model.networks.iter().filter(|n| takes_part(n)).collect();
+    look(&Scene::new(model.pipeline.as_ref()), &taking, prompts, options).map(drop)
+}
+
+fn takes_part(network: &FloatNetwork) -> bool {
+    network.graph.name != SPARE_NETWORK
+}
+
+/// Draws one picture, which says how often each network runs, and checks the share. Leaves the networks with their sizes, and all
+/// multiply-adds.
+fn look<'a>(
+    scene: &Scene,
+    networks: &[&'a FloatNetwork],
+    prompts: &[String],
+    options: &Options,
+) -> Result<(Vec<Member<'a>>, u64), PruneError> {
+    if !(options.share > 0.0 && options.share < 1.0) {
+        return Err(PruneError::Share(options.share));
+    }
+    let [mut first, _] = tasks(scene, networks, prompts, u64::MAX)?;
+    first.truncate(1);
+    let members = members(networks, &scene.shoot(networks, &first, &[], None)?);
+    let whole: u64 = members.iter().map(|m| m.macs(&BTreeSet::new())).sum::<Result<_, _>>()?;
+    check_reach(&members, whole, options.share)?;
+    Ok((members, whole))
+}
+
+/// Prunes a model in place. `seconds` of one run of each network, by name, say what its multiply-adds are worth; those of networks
+/// without are worth the same.
 ///
 /// # Errors
 /// [`PruneError`], in one sentence; the model is as it was then.
@@ -133,32 +166,23 @@ pub fn prune(
     model: &mut Model,
     prompts: &[String],
     options: &Options,
+    seconds: &BTreeMap<String, f64>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Pruned, PruneError> {
-    if !(options.share > 0.0 && options.share < 1.0) {
-        return Err(PruneError::Share(options.share));
-    }
     let Model { networks, pipeline, .. } = model;
-    let text_mask = pipeline.as_ref().and_then(|p| p.spec.wiring.text_mask.as_deref());
-    let scene =
-        Scene { pipeline: pipeline.as_ref(), mask: text_mask.map(|input| ("text_encoder", input)) };
-    let taking_part = |n: &&mut FloatNetwork| n.graph.name != SPARE_NETWORK;
-    let mut taking: Vec<&mut FloatNetwork> = networks.iter_mut().filter(taking_part).collect();
+    let scene = Scene::new(pipeline.as_ref());
+    let mut taking: Vec<&mut FloatNetwork> =
+        networks.iter_mut().filter(|network| takes_part(network)).collect();
     let originals: Vec<FloatNetwork> = taking.iter().map(|network| (**network).clone()).collect();
     let originals: Vec<&FloatNetwork> = originals.iter().collect();
-    // The first picture says how often each network runs.
-    let [mut first, _] = tasks(&scene, &originals, prompts, u64::MAX)?;
-    first.truncate(1);
-    let members = members(&originals, &scene.shoot(&originals, &first, &[], None)?);
-    let whole: u64 = members.iter().map(|m| m.macs(&BTreeSet::new())).sum::<Result<_, _>>()?;
+    let (members, whole) = look(&scene, &originals, prompts, options)?;
     let wanted = (options.share * whole as f64).ceil() as u64;
-    check_reach(&members, whole, options.share)?;
     let [calibration, held] = tasks(&scene, &originals, prompts, whole)?;
     let drawn = calibration.iter().filter(|task| !matches!(task, Task::Text(_))).count();
     let texts = calibration.len() - drawn;
     progress(&format!("pruning: drawing {drawn} pictures in float, encoding {texts} texts"));
     let shots = scene.shoot(&originals, &calibration, &[], None)?;
-    let mut candidates = choose::candidates(&scene, &members, &shots, progress)?;
+    let mut candidates = choose::candidates(&scene, &members, &shots, seconds, progress)?;
     let trials = drawn.min(TRIAL_PICTURES);
     let trial = |i: usize| i * drawn / trials;
     let tried: Vec<Task> = (0..trials).map(|i| calibration[trial(i)].clone()).collect();

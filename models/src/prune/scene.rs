@@ -94,7 +94,13 @@ impl NetworkRun for Recorder<'_> {
     }
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    /// Of a model's pipeline, or of a lone network.
+    pub fn new(pipeline: Option<&'a Pipeline>) -> Self {
+        let mask = pipeline.and_then(|pipeline| pipeline.spec.wiring.text_mask.as_deref());
+        Scene { pipeline, mask: mask.map(|input| ("text_encoder", input)) }
+    }
+
     /// Runs tasks. What `known` runs (of the same task) say is not computed again, but for the network that changed.
     ///
     /// # Errors

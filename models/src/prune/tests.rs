@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plantain::graph::{Binary, Dim, Epilogue, Op, Unary, ValueId, Weight, Window, validate_bound};
 
@@ -6,7 +6,7 @@ use super::apply::{cut, mask};
 use super::channels::Channels;
 use super::eliminate::eliminate;
 use super::groups::{Group, groups, macs};
-use super::measure::check;
+use super::measure::verdict;
 use super::normal::{Normal, inputs, pick};
 use super::*;
 use crate::evaluate::{Evaluator, Precision, Values};
@@ -205,7 +205,7 @@ fn model(network: FloatNetwork) -> Model {
 fn the_share_is_met_and_the_rest_is_fitted_to_what_was() {
     let options = Options { share: 0.25, db_min: 0.0 };
     let mut pruned = model(block());
-    let found = prune(&mut pruned, &[], &options, &mut |_| {}).unwrap();
+    let found = prune(&mut pruned, &[], &options, &BTreeMap::new(), &mut |_| {}).unwrap();
     let network = &pruned.networks[0];
     validate_bound(&network.graph, ONE).unwrap();
     let own = macs(&network.graph, ONE, &Channels::of(&network.graph), &BTreeSet::new()).unwrap();
@@ -224,7 +224,7 @@ fn the_share_is_met_and_the_rest_is_fitted_to_what_was() {
 fn useless_shares_are_refused_with_both_numbers() {
     let refusal = |network: FloatNetwork, share: f64| {
         let options = Options { share, db_min: 0.0 };
-        let text = prune(&mut model(network), &[], &options, &mut |_| {}).unwrap_err().to_string();
+        let text = check(&model(network), &[], &options).unwrap_err().to_string();
         assert_eq!(text.lines().count(), 1);
         text
     };
@@ -234,9 +234,9 @@ fn useless_shares_are_refused_with_both_numbers() {
     let mut b = Builder::new("one", &[1, 12, 64]);
     b.matmul("only", 0, 32, 64);
     assert!(refusal(b.network, 0.1).contains("0.000 of them"));
-    let slow = check([10e-3, 9.9e-3], 40.0, 0.01, 24.0).unwrap_err().to_string();
+    let slow = verdict([10e-3, 9.9e-3], 40.0, 0.01, 24.0).unwrap_err().to_string();
     assert!(slow.contains("9.90 ms where it took 10.00 ms"), "{slow}");
-    let bad = check([10e-3, 7e-3], 19.0, 0.5, 24.0).unwrap_err().to_string();
+    let bad = verdict([10e-3, 7e-3], 19.0, 0.5, 24.0).unwrap_err().to_string();
     assert!(bad.contains("19.0 dB") && bad.contains("below 24.0 dB"), "{bad}");
-    assert!(check([10e-3, 7e-3], 30.0, 0.3, 24.0).is_ok());
+    assert!(verdict([10e-3, 7e-3], 30.0, 0.3, 24.0).is_ok());
 }
