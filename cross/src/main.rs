@@ -10,6 +10,7 @@ mod licences;
 mod package;
 mod peers;
 mod qemu;
+mod sanitize;
 mod setup;
 mod size;
 mod target;
@@ -76,6 +77,8 @@ enum Task {
     Instructions(instructions::Options),
     /// Measure plantain beside ONNX Runtime and tract on networks of Stable Diffusion's shapes, or on a folder's, in one run.
     BenchPeers(peers::Options),
+    /// Run the runtime's tests and draw a picture under AddressSanitizer, ThreadSanitizer and Valgrind.
+    Sanitize(sanitize::Options),
     /// Check the house rules only (a second).
     Tidy,
     /// Check licences, banned crates and sources against deny.toml.
@@ -116,6 +119,7 @@ fn run(task: Task) -> Result<()> {
         Task::Size(options) => size::run(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::BenchPeers(options) => peers::run(&options),
+        Task::Sanitize(options) => sanitize::run(&options),
         Task::Tidy => tidy::run(),
         Task::Licences => licences::run(),
     }
