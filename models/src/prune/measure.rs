@@ -8,8 +8,9 @@ use plantain::graph::Graph;
 use plantain::pack::PruningReport;
 use plantain::pipeline::cpu_time;
 
-use super::{Options, PruneError, Pruned, SPARE_NETWORK, Task};
-use crate::chain::{Chain, ChainError, EngineRun, NetworkRun};
+use super::scene::{Outcome, chain};
+use super::{Options, PruneError, Pruned, SPARE_NETWORK};
+use crate::chain::{ChainError, EngineRun, NetworkRun};
 use crate::packing::{Pipeline, memory_weights};
 use crate::quantise::{Quantised, Samples};
 use crate::report::{ErrorSums, median, psnr_db};
@@ -67,8 +68,8 @@ pub fn compare(
         taking.map(|network| network.graph.clone()).collect()
     });
     let engines = [0, 1].map(|i| EngineRun::new(Arc::new(memory_weights(sides[i])), &graphs[i], 1));
-    let drawer = |side: usize| Drawer::new(pipeline, &engines[side], &graphs[side]);
-    let drawers = [drawer(0)?, drawer(1)?];
+    let chains = [chain(pipeline, &engines[0])?, chain(pipeline, &engines[1])?];
+    let lone = graphs[0].first().map_or("", |graph| &graph.name);
     let clock = Instant::now();
     let mut seconds: [Vec<f64>; 2] = Default::default();
     let mut likeness = Vec::new();
@@ -79,7 +80,7 @@ pub fn compare(
         let mut results: [Option<Outcome>; 2] = [None, None];
         for side in if index % 2 == 0 { [0, 1] } else { [1, 0] } {
             let start = seconds_now(clock);
-            let result = drawers[side].run(task)?;
+            let result = task.run(chains[side].as_ref(), &engines[side], lone)?;
             if index > 0 {
                 seconds[side].push(seconds_now(clock) - start);
             }
@@ -130,11 +131,6 @@ pub(super) fn verdict(
     Ok(())
 }
 
-enum Outcome {
-    Picture(Vec<u8>),
-    Values(Vec<f32>),
-}
-
 impl Outcome {
     fn likeness_db(&self, other: &Outcome) -> f64 {
         let db = match (self, other) {
@@ -143,44 +139,5 @@ impl Outcome {
             _ => 0.0,
         };
         db.min(DB_MAX)
-    }
-}
-
-/// One side.
-struct Drawer<'a> {
-    chain: Option<Chain<'a>>,
-    engine: &'a EngineRun<'a>,
-    network: &'a str,
-}
-
-impl<'a> Drawer<'a> {
-    fn new(
-        pipeline: Option<&'a Pipeline>,
-        engine: &'a EngineRun<'a>,
-        graphs: &'a [Graph],
-    ) -> Result<Self, PruneError> {
-        let chain = pipeline.map(|pipeline| {
-            let tables = &pipeline.tokenizer;
-            Chain::new(&pipeline.spec, &tables.vocabulary, tables.merges.as_deref(), engine)
-        });
-        let network = graphs.first().map_or("", |graph| &graph.name);
-        Ok(Drawer { chain: chain.transpose()?, engine, network })
-    }
-
-    fn run(&self, task: &Task) -> Result<Outcome, PruneError> {
-        match (task, &self.chain) {
-            (Task::Picture(request), Some(chain)) => {
-                Ok(Outcome::Picture(chain.draw(request)?.picture))
-            }
-            (Task::Picture(_) | Task::Text(_), _) => Ok(Outcome::Picture(Vec::new())),
-            (Task::Network(binding, inputs), _) => {
-                let network = self.network.to_owned();
-                let outputs = self
-                    .engine
-                    .run(&network, *binding, inputs)
-                    .map_err(|source| ChainError::Network { network, source })?;
-                Ok(Outcome::Values(outputs.into_iter().flat_map(|array| array.values).collect()))
-            }
-        }
     }
 }

@@ -1,14 +1,13 @@
 //! What a model draws on known prompts: the runs of its networks, and how far another picture is.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plantain::graph::Binding;
 
 use super::PruneError;
-use crate::chain::{BackendError, Chain, NetworkRun, Request};
-use crate::evaluate::{Array, Evaluator, Precision};
+use crate::chain::{Chain, ChainError, EvaluatorRun, NetworkRun, Request};
+use crate::evaluate::Array;
 use crate::lower::FloatNetwork;
 use crate::packing::Pipeline;
 use crate::quantise::Inputs;
@@ -46,6 +45,57 @@ pub enum Task {
     Network(Binding, Inputs),
 }
 
+/// What a task gives.
+pub enum Outcome {
+    /// Bytes of a picture.
+    Picture(Vec<u8>),
+    /// The mean state of a text, or the outputs of a lone network one behind the other.
+    Values(Vec<f32>),
+}
+
+impl Task {
+    /// Draws or reads with the chain, or runs the network `lone`. What needs a chain is empty without one.
+    ///
+    /// # Errors
+    /// [`PruneError`] if a run fails.
+    pub fn run(
+        &self,
+        chain: Option<&Chain>,
+        networks: &dyn NetworkRun,
+        lone: &str,
+    ) -> Result<Outcome, PruneError> {
+        match (self, chain) {
+            (Task::Picture(request), Some(chain)) => {
+                Ok(Outcome::Picture(chain.draw(request)?.picture))
+            }
+            (Task::Text(text), Some(chain)) => Ok(Outcome::Values(chain.mean_state(text)?)),
+            (Task::Picture(_) | Task::Text(_), None) => Ok(Outcome::Values(Vec::new())),
+            (Task::Network(binding, inputs), _) => {
+                let network = lone.to_owned();
+                let outputs = networks
+                    .run(&network, *binding, inputs)
+                    .map_err(|source| ChainError::Network { network, source })?;
+                Ok(Outcome::Values(outputs.into_iter().flat_map(|array| array.values).collect()))
+            }
+        }
+    }
+}
+
+/// The chain of a model's networks; none for a lone network.
+///
+/// # Errors
+/// [`PruneError`] if the tokenizer's tables are no tables.
+pub fn chain<'a>(
+    pipeline: Option<&'a Pipeline>,
+    networks: &'a dyn NetworkRun,
+) -> Result<Option<Chain<'a>>, PruneError> {
+    let chain = |pipeline: &'a Pipeline| {
+        let tables = &pipeline.tokenizer;
+        Chain::new(&pipeline.spec, &tables.vocabulary, tables.merges.as_deref(), networks)
+    };
+    Ok(pipeline.map(chain).transpose()?)
+}
+
 /// Runs tasks with the networks of a model.
 #[derive(Clone, Copy)]
 pub struct Scene<'a> {
@@ -57,7 +107,7 @@ pub struct Scene<'a> {
 
 /// Evaluates networks and keeps what they were given and what they made.
 struct Recorder<'a> {
-    networks: BTreeMap<&'a str, &'a FloatNetwork>,
+    float: EvaluatorRun<'a>,
     known: &'a [Run],
     changed: Option<&'a str>,
     runs: RefCell<Vec<Run>>,
@@ -74,15 +124,7 @@ impl NetworkRun for Recorder<'_> {
         let known = self.known.iter().filter(|_| self.changed != Some(name)).find(same);
         let outputs = match known {
             Some(run) => run.outputs.clone(),
-            None => {
-                let network = self
-                    .networks
-                    .get(name)
-                    .ok_or_else(|| BackendError::NoNetwork(name.to_owned()))?;
-                let evaluator = Evaluator::new(&network.graph, &network.weights, binding);
-                let mut values = evaluator.run(inputs, Precision::default())?;
-                network.graph.outputs.iter().filter_map(|id| values[id.index()].take()).collect()
-            }
+            None => self.float.run(name, binding, inputs)?,
         };
         let (network, inputs, result) = (name.to_owned(), inputs.clone(), outputs.clone());
         self.runs.borrow_mut().push(Run { network, binding, inputs, outputs: result });
@@ -90,7 +132,7 @@ impl NetworkRun for Recorder<'_> {
     }
 
     fn has(&self, network: &str) -> bool {
-        self.networks.contains_key(network)
+        self.float.has(network)
     }
 }
 
@@ -113,30 +155,21 @@ impl<'a> Scene<'a> {
         changed: Option<&str>,
     ) -> Result<Vec<Shot>, PruneError> {
         let indices: Vec<usize> = (0..tasks.len()).collect();
+        let lone = networks.first().map_or("", |network| &network.graph.name);
         parallel(&indices, |&index| {
             let recorder = Recorder {
-                networks: networks.iter().map(|n| (n.graph.name.as_str(), *n)).collect(),
+                float: EvaluatorRun {
+                    networks: networks.iter().map(|n| (n.graph.name.as_str(), *n)).collect(),
+                },
                 known: known.get(index).map_or(&[], |shot| &shot.runs),
                 changed,
                 runs: RefCell::default(),
             };
-            let chain = self.pipeline.map(|Pipeline { spec, tokenizer, .. }| {
-                let merges = tokenizer.merges.as_deref();
-                Chain::new(spec, &tokenizer.vocabulary, merges, &recorder)
-            });
-            let result = match (&tasks[index], chain.transpose()?) {
-                (Task::Picture(request), Some(chain)) => {
-                    chain.draw(request)?.picture.into_iter().map(f32::from).collect()
-                }
-                (Task::Text(text), Some(chain)) => chain.mean_state(text)?,
-                (Task::Network(binding, inputs), _) => {
-                    let name = networks.first().map_or("", |network| &network.graph.name);
-                    let outputs = recorder.run(name, *binding, inputs).map_err(|source| {
-                        crate::chain::ChainError::Network { network: name.to_owned(), source }
-                    })?;
-                    outputs.into_iter().flat_map(|array| array.values).collect()
-                }
-                (Task::Picture(_) | Task::Text(_), None) => Vec::new(),
+            let outcome =
+                tasks[index].run(chain(self.pipeline, &recorder)?.as_ref(), &recorder, lone)?;
+            let result = match outcome {
+                Outcome::Picture(bytes) => bytes.into_iter().map(f32::from).collect(),
+                Outcome::Values(values) => values,
             };
             Ok(Shot { runs: recorder.runs.into_inner(), result })
         })
