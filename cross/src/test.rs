@@ -83,9 +83,9 @@ fn prepare(missing: Missing) -> Result<Vec<&'static str>> {
     Ok(absent)
 }
 
-/// Runs the runtime's own tests as ARM code on each processor, draws the same picture on each and counts instructions; then boots a whole
-/// board, which serves over MQTT and loses its power, and measures what boards are given. Returns variables for the tests
-/// to come.
+/// Runs the runtime's own tests as ARM code on each processor, draws the same picture on each and counts instructions;
+/// then boots a whole board, which serves over MQTT and loses its power, and measures what boards are given. Returns
+/// variables for the tests to come.
 fn arm(machines: bool) -> Result<Vec<(&'static str, PathBuf)>> {
     let (target, toolchain) = setup::arm()?;
     let emulator = compile::emulator(&target)?;

@@ -44,15 +44,17 @@ class Checkpoint:
         self.net.load_state_dict(saved["ema"])
         self.net.eval()
         self.steps, self.guidance, self.decoder, self.images = steps, guidance, Decoder(), saved.get("images", 0)
+        self.empty = PromptStates([""])
         self.name = f"{checkpoint.stem}-{self.images:07d}"
 
     def draw(self, prompts: list[str], seed: int) -> np.ndarray:
         """uint8 [N, 128, 128, 3]"""
-        states, empty, parts = PromptStates(prompts), PromptStates([""]), []
+        states, parts = PromptStates(prompts), []
         for i in range(0, len(prompts), 64):
             part = slice(i, i + 64)
             start = flow.noise(len(prompts[part]), seed + i)
-            latents = flow.sample(self.net, states.states[part], states.mask[part], start, self.steps, self.guidance, (empty.states, empty.mask))
+            latents = flow.sample(self.net, states.states[part], states.mask[part], start, self.steps, self.guidance,
+                                  (self.empty.states, self.empty.mask))
             parts.append(self.decoder.whole(latents))
         return np.concatenate(parts)
 

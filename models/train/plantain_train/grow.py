@@ -22,7 +22,8 @@ def grow(source: Path, out: Path, depth: int) -> None:
     fresh = {k: v for k, v in new.state_dict().items() if k not in saved["ema"]}
     new.load_state_dict({**fresh, **saved["ema"]})
     ema = flat(new)
-    write(out, {"steps": 0, "seconds": 0.0, **saved, "net": {**fresh, **saved.get("net", saved["ema"])}, "ema": new.state_dict(), "ema_flat": ema, "config": new.config})
+    net = {**fresh, **saved.get("net", saved["ema"])}  # a restored checkpoint has the average only, and no steps
+    write(out, {"steps": 0, "seconds": 0.0, **saved, "net": net, "ema": new.state_dict(), "ema_flat": ema, "config": new.config})
     for path in sorted(source.parent.glob(f"{source.stem}.optimiser*")):
         memory = torch.load(path, weights_only=True)
         groups = [[n for n, p in net.named_parameters() if wide == (p.ndim >= 2)] for net in (old, new) for wide in (True, False)]

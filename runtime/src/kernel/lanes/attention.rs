@@ -240,7 +240,8 @@ fn score<L: Lanes, const R: usize, const P: usize>(
 }
 
 /// Turns the scores of up to 16 queries into exponentials, 0 from what a query may not see on, and takes up the
-/// maxima and the sums. Vectors behind the last key have no part in either. Says which queries the tile counts for, and what their totals are to be multiplied by.
+/// maxima and the sums. Vectors behind the last key have no part in either. Says which queries the tile counts for, and
+/// what their totals are to be multiplied by.
 #[inline(always)]
 fn weigh<L: Lanes>(
     attention: &Attention<'_>,
