@@ -6,18 +6,28 @@ import random
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
-from plantain_train import captions, concepts, flow, show, store, text, translate
+from plantain_train import (
+    captions,
+    concepts,
+    flow,
+    shallow,
+    show,
+    store,
+    text,
+    translate,
+)
 from plantain_train.chain import Chain
 from plantain_train.export import Card, export
 from plantain_train.grow import grow
 from plantain_train.latent import PatchBasis
 from plantain_train.net import Generator, Refiner
 from plantain_train.pool import dominant_hue, premultiplied, shifted
-from plantain_train.prune import pruned
+from plantain_train.prune import narrower, pruned
 from plantain_train.render import code, slug
 
 
@@ -179,6 +189,51 @@ class Networks(unittest.TestCase):
             small = pruned(net, inputs, 0.5, 1)
             self.assertTrue(torch.allclose(small(*inputs), wanted, atol=1e-4))
         self.assertEqual([len(small.middle), small.middle[0].ff_in.out_features, small.config["depth"]], [2, 512, 2])
+
+    def test_narrowing_takes_what_is_silent(self) -> None:
+        net, images = awake(Refiner()), torch.rand(2, 3, 16, 16)
+        with torch.no_grad():
+            for layer in (net.stem, net.phase_in, *(conv for block in net.blocks for conv in (block.conv1, block.conv2))):
+                layer.weight[1::2] = 0
+                if layer.bias is not None:
+                    layer.bias[1::2] = 0
+            small = narrower(net, images, 32)
+            self.assertTrue(torch.allclose(small(images), net(images), atol=1e-4))
+        self.assertEqual(small.config, {"width": 32, "blocks": 3})
+
+    def test_a_layer_that_does_nothing_goes(self) -> None:
+        keep = text.pruned_vocabulary(text.model_folder(), concepts.phrases())
+        encoder = text.TextEncoder(text.model_folder(), keep)
+        whole = [text.EncoderLayer(384, 64) for _ in range(3)]
+        with torch.no_grad():
+            for silent in (whole[1].out, whole[1].ff_out):
+                silent.weight.zero_()
+                silent.bias.zero_()
+        encoder.body = text.EncoderLayers(whole)
+        ids, mask = (torch.from_numpy(a) for a in text.encode(text.shipped_tokenizer(text.model_folder(), keep), ["a red apple, flat", "a cat"]))
+        found = shallow.best_layers(encoder, 2, ids, mask)
+        self.assertEqual([whole.index(layer) for layer in found.layers], [0, 2])
+
+    def test_every_network_comes_back_from_the_file(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            work = Path(folder)
+            others = {"refiner.": work / "refiner.pt", "enlarger.": work / "enlarger.pt", "encoder.": work / "encoder.pt"}
+            parts = {work / "model.pt": Generator(depth=1), others["refiner."]: Refiner(16, 2),
+                     others["encoder."]: text.EncoderLayers([text.EncoderLayer(384, 64)])}
+            for path, net in parts.items():
+                torch.save({"ema": net.state_dict(), "config": net.config, "images": 7}, path)
+            vectors, variances = torch.linalg.qr(torch.randn(192, 192))[0], torch.linspace(4, 0.1, 192)
+            np.savez(work / "basis.npz", mu=np.zeros(192), V=vectors.numpy(), w=variances.numpy())
+            with mock.patch.multiple(store, WORK=work, BASIS=work / "basis.npz", OTHERS=others):
+                store.keep(work / "model.pt", work / "kept.safetensors", "a note")
+                others["enlarger."].write_bytes(b"of another model")
+                restored = store.restore(work / "kept.safetensors")
+            self.assertFalse(others["enlarger."].exists())
+            for path, net in [(restored, parts[work / "model.pt"]), *((p, n) for p, n in parts.items() if p in others.values())]:
+                saved = torch.load(path, weights_only=True)
+                self.assertEqual(saved["config"], net.config)
+                for name, value in net.state_dict().items():
+                    self.assertLess((saved["ema"][name] - value).abs().max().item(), 2e-3, name)
 
     def test_export_agrees_with_torch(self) -> None:
         generator, refiner, basis = awake(Generator(depth=1)), awake(Refiner()), random_basis()

@@ -43,13 +43,16 @@ def parser() -> argparse.ArgumentParser:
     distil.add_argument("--trajectories", type=int, default=2400)
     refine = stages.add_parser("refine", help="train the refiner, 64 -> 128 px")
     translate = stages.add_parser("translate", help="draw the pairs that no picture exists of from the word's other styles")
-    for stage in (teacher, translate, distil):
-        stage.add_argument("--start", type=Path, help="first weights: a .pt of ours or the prototype's .safetensors")
+    for stage in (teacher, translate, distil, refine):
+        stage.add_argument("--start", type=Path, help="first weights: a .pt of ours or, of the generator, the prototype's .safetensors")
     enlarge = stages.add_parser("enlarge", help="train the stage from 128 to 256 px, behind the refiner")
-    for stage in (teacher, distil, refine, enlarge, translate):
+    shallow = stages.add_parser("shallow", help="a text encoder of fewer layers; encode the pool again with it, and tune the generator")
+    shallow.add_argument("--layers", type=int, default=3)
+    for stage in (teacher, distil, refine, enlarge, translate, shallow):
         stage.add_argument("--stop", type=stop_time, required=True, help="HH:MM in UTC, or minutes as in 90m")
-        stage.add_argument("--batch", type=int, default=64 if stage in (teacher, translate) else 32)
+        stage.add_argument("--batch", type=int, default=32 if stage in (distil, refine, enlarge) else 64)
         stage.add_argument("--workers", type=int, default=2)
+    for stage in (teacher, distil, refine, enlarge, translate):
         stage.add_argument("--compiled", action="store_true", help="use torch.compile (needs a C++ compiler)")
     stages.add_parser("judge", help="fit the judge on real icons in styles that the generator never sees")
     prune = stages.add_parser("prune", help="a smaller generator; tune it with `teacher --start pruned.pt`")
@@ -57,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("out", type=Path)
     prune.add_argument("--share", type=float, default=0.5, help="share of the feed-forward channels that stays")
     prune.add_argument("--drop", type=int, default=1, help="how many inner blocks to remove")
+    narrow = stages.add_parser("narrow", help="a narrower refiner; tune it with `refine --start narrow.pt`")
+    narrow.add_argument("out", type=Path)
+    narrow.add_argument("--width", type=int, default=48)
     evaluate = stages.add_parser("evaluate", help="judge a checkpoint (.pt) or, drawn by plantain, a pack (.safetensors); write sheets")
     evaluate.add_argument("checkpoint", type=Path)
     evaluate.add_argument("--binary", type=Path, default=Path("plantain"), help="the plantain that draws a pack's pictures")
@@ -92,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Runs one stage."""
     o = parser().parse_args()
-    if o.stage in ("teacher", "distil", "refine", "enlarge", "translate"):
+    if "stop" in o:
         import torch
 
         torch.set_num_threads(1)  # workers are forked: no thread pool may exist before
@@ -121,7 +127,7 @@ def main() -> None:
     elif o.stage == "refine":
         from . import refine
 
-        refine.train(o.stop, o.batch, o.workers, o.compiled)
+        refine.train(o.stop, o.start, o.batch, o.workers, o.compiled)
     elif o.stage == "enlarge":
         from . import enlarge
 
@@ -130,6 +136,10 @@ def main() -> None:
         from . import translate
 
         translate.train(o.stop, o.start, o.batch, o.workers, o.compiled)
+    elif o.stage == "shallow":
+        from . import shallow
+
+        shallow.train(o.layers, o.stop, o.batch, o.workers)
     elif o.stage == "grow":
         from .grow import grow
 
@@ -138,6 +148,10 @@ def main() -> None:
         from .prune import prune
 
         prune(o.checkpoint, o.out, o.share, o.drop)
+    elif o.stage == "narrow":
+        from .prune import narrow
+
+        narrow(o.out, o.width)
     elif o.stage == "judge":
         from . import judge
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from .judge import JUDGE
 from .paths import BASIS, POOL, RENDERS, WORK
 
-SHARES = {"translate": 0.06, "refine": 0.06, "enlarge": 0.06, "teacher": 0.68, "distil": 0.14}
+SHARES = {"translate": 0.06, "shallow": 0.06, "refine": 0.04, "narrow": 0.04, "enlarge": 0.06, "teacher": 0.60, "distil": 0.14}
+NARROW = WORK / "narrow.pt"
 
 
 def stage(*arguments: object) -> None:
@@ -27,9 +28,14 @@ def run(minutes: float, concepts: int, out: Path, workers: int) -> None:
     if not JUDGE.exists():
         stage("judge")
     for name, share in SHARES.items():
-        if name == "refine" and not (POOL / "starts.npy").exists():
+        if name == "shallow" and not (POOL / "starts.npy").exists():
             stage("pool", "--concepts", concepts)  # with the translated pictures
-        stage(name, "--stop", f"{minutes * share:.2f}m", "--workers", workers)
+        timed = ("--stop", f"{minutes * share:.2f}m", "--workers", workers)
+        if name != "narrow":
+            stage(name, *timed)
+        elif not NARROW.exists():
+            stage("narrow", NARROW)
+            stage("refine", "--start", NARROW, *timed)
     stage("evaluate", WORK / "teacher.pt", "--steps", 6, "--guidance", 2)
     stage("evaluate", WORK / "student.pt")
     stage("export", WORK / "student.pt", out)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .chain import to_bytes
 from .latent import PatchBasis
-from .net import Refiner
+from .net import Refiner, loaded
 from .paths import BASIS, WORK
 from .sheet import sheet
 
@@ -24,8 +24,7 @@ class Decoder:
         self.basis = PatchBasis.load(BASIS)
         self.refiner: Refiner | None = None
         if REFINER.exists():
-            self.refiner = Refiner()
-            self.refiner.load_state_dict(torch.load(REFINER, weights_only=True)["ema"])
+            self.refiner = loaded(Refiner, torch.load(REFINER, weights_only=True))
 
     @torch.no_grad()
     def small(self, latents: Tensor) -> np.ndarray:

@@ -20,12 +20,8 @@ from .paths import BASIS, RENDERS_LARGE, WORK
 from .refine import HELD_PERCENT, composed, likeness, noisy, psnr, varied
 
 CHECKPOINT = WORK / "enlarger.pt"
-WIDTH, BLOCKS, CROP, SHIFT = 48, 2, 128, 12
-
-
-def new() -> Refiner:
-    """The untrained net."""
-    return Refiner(WIDTH, BLOCKS)
+CONFIG = {"width": 48, "blocks": 2}
+CROP, SHIFT = 128, 12
 
 
 def rows(held: bool) -> np.ndarray:
@@ -66,7 +62,7 @@ def train(stop_at: float, batch: int = 16, workers: int = 2, compiled: bool = Fa
     if not RENDERS_LARGE.exists():
         render.large()
     torch.manual_seed(0)
-    net = new()
+    net = Refiner(**CONFIG)
     saved = run(Plan("enlarge", CHECKPOINT, stop_at, batch=batch, rate=1.5e-3, warm_up=100, decay=0.5, weight_decay=0.01, clip=0.5,
                      ema=0.99, workers=workers, compiled=compiled), net, setup(batch))
     net.load_state_dict(saved["ema"])

@@ -27,7 +27,7 @@ from .concepts import (
 )
 from .decode import Decoder
 from .judge import Judge, on_white
-from .net import Generator
+from .net import Generator, loaded
 from .paths import POOL, SHEETS
 from .pool import dominant_hue
 from .prompts import PromptStates
@@ -40,9 +40,7 @@ class Checkpoint:
 
     def __init__(self, checkpoint: Path, steps: int, guidance: float) -> None:
         saved = torch.load(checkpoint, weights_only=True)
-        self.net = Generator(**saved.get("config", {}))
-        self.net.load_state_dict(saved["ema"])
-        self.net.eval()
+        self.net = loaded(Generator, saved)
         self.steps, self.guidance, self.decoder, self.images = steps, guidance, Decoder(), saved.get("images", 0)
         self.empty = PromptStates([""])
         self.name = f"{checkpoint.stem}-{self.images:07d}"

@@ -58,7 +58,7 @@ def export(out: Path, generator: Generator, refiner: Refiner, basis: PatchBasis,
     side = 8 * LATENT_SIDE
     refiner.freeze(side // 2)
     with torch.no_grad():
-        network(out / "text_encoder", text.TextEncoder(folder, keep), {"input_ids": ids, "attention_mask": mask}, "last_hidden_state")
+        network(out / "text_encoder", text.trained(keep), {"input_ids": ids, "attention_mask": mask}, "last_hidden_state")
         network(out / "unet", generator, {
             "sample": latent, "timestep": torch.zeros(1), "encoder_hidden_states": torch.randn(1, TEXT_TOKENS, TEXT_WIDTH),
             "attention_mask": mask}, "out_sample")

@@ -45,7 +45,7 @@ def fit() -> None:
     """Fits on every real icon of the judge's styles, of all concepts, and writes judge.npz."""
     index, renders = json.loads(RENDERS_INDEX.read_text()), np.load(RENDERS, mmap_mode="r")
     labels = sorted({i["label"].lower() for i in index})
-    prompts = PromptStates(labels)
+    prompts = PromptStates(labels, whole=True)
     column = prompts.mask[..., None]
     names = ((prompts.states * column).sum(1) / column.sum(1)).numpy()
     names -= names.mean(0)

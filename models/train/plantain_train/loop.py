@@ -75,9 +75,10 @@ def run(plan: Plan, net: nn.Module, setup: Setup, on_save: Callable[[nn.Module, 
     `setup(worker, steps_done)` gives the worker's step function: net, step -> loss and figures to log. The checkpoint holds `net`
     (shared weights), `ema`, `steps` and `images`, and each worker's optimiser lies beside it.
     """
-    state = {"steps": 0, "images": 0, "seconds": 0.0}
+    state, saved = {"steps": 0, "images": 0, "seconds": 0.0}, {}
     if plan.checkpoint.exists():
         saved = torch.load(plan.checkpoint, weights_only=True)
+    if "net" in saved:  # restored ones have no more than their weights, which `net` holds then
         net.load_state_dict(saved["net"])
         state = {k: saved[k] for k in state}
         ema = saved["ema_flat"]

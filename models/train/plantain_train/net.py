@@ -182,6 +182,7 @@ class Refiner(nn.Module):
 
     def __init__(self, width: int = 64, blocks: int = 3) -> None:
         super().__init__()
+        self.config = {"width": width, "blocks": blocks}
         self.stem = nn.Conv2d(3, width, 6, 2, 2)
         self.phase = nn.Parameter(torch.randn(1, 8, 4, 4) * 0.5)
         self.phase_in = nn.Conv2d(8, width, 3, 1, 1, bias=False)
@@ -203,6 +204,13 @@ class Refiner(nn.Module):
         for block in self.blocks:
             h = block(h)
         return F.pixel_shuffle(self.out(h), 4) + F.interpolate(sample, scale_factor=2.0, mode="bilinear")
+
+
+def loaded(kind: type[Generator] | type[Refiner], saved: dict) -> nn.Module:
+    """The network of a checkpoint (`ema` and, if its sizes are not the usual ones, `config`), ready to draw."""
+    net = kind(**saved.get("config", {}))
+    net.load_state_dict(saved["ema"])
+    return net.eval()
 
 
 def to(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -181,8 +181,8 @@ def encode_captions(sentences: list[str], batch: int = 256) -> None:
     """Text states of all captions, without padding: states.npy [tokens, 384] f16 and starts.npy [captions + 1]."""
     folder = text.model_folder()
     keep = text.pruned_vocabulary(folder, phrases())
-    tokenizer = text.write_tokenizer(folder, keep, POOL / "tokenizer")
-    encoder = text.TextEncoder(folder, keep)
+    tokenizer = text.shipped_tokenizer(folder, keep)
+    encoder = text.trained(keep)
     ids, mask = text.encode(tokenizer, sentences)
     lengths = mask.sum(1)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 
 from . import text
 from .concepts import phrases
-from .paths import POOL
 
 SHEET_PROMPTS = [
     "a cat, 3d render", "a dog, flat", "a red apple, cartoon", "a car, minimal", "a house, black and white", "a rose, 3d render",
@@ -23,18 +22,18 @@ SHEET_PROMPTS = [
 
 
 @cache
-def encoder() -> tuple[Tokenizer, text.TextEncoder]:
-    """The tokenizer and text encoder with the cut vocabulary, loaded once."""
+def encoder(whole: bool = False) -> tuple[Tokenizer, text.TextEncoder]:
+    """The tokenizer and text encoder with the cut vocabulary, loaded once: the model's, or with all of the package's layers."""
     folder = text.model_folder()
     keep = text.pruned_vocabulary(folder, phrases())
-    return text.write_tokenizer(folder, keep, POOL / "tokenizer"), text.TextEncoder(folder, keep)
+    return text.shipped_tokenizer(folder, keep), text.TextEncoder(folder, keep) if whole else text.trained(keep)
 
 
 class PromptStates:
-    """Text states of some prompts, made with the pool's vocabulary: `states` [N, 20, 384], `mask` [N, 20]."""
+    """Text states of some prompts: `states` [N, 20, 384], `mask` [N, 20]."""
 
-    def __init__(self, prompts: list[str]) -> None:
-        tokenizer, network = encoder()
+    def __init__(self, prompts: list[str], whole: bool = False) -> None:
+        tokenizer, network = encoder(whole)
         ids, mask = text.encode(tokenizer, prompts)
         self.mask = torch.from_numpy(mask.astype(np.float32))
         with torch.no_grad():

@@ -1,7 +1,8 @@
-"""Structured pruning: fewer inner blocks and narrower feed-forward parts; tune afterwards with `teacher --start`.
+"""Structured pruning: a generator with fewer inner blocks and narrower feed-forward parts, and a narrower refiner.
 
-What goes is what the prediction from noise misses least, measured on prompts of the pool: blocks one after the other by the error
-that their absence makes, channels by the mean square of what they add to the residual stream.
+What goes of the generator is what the prediction from noise misses least, measured on prompts of the pool: blocks one after the other by
+the error that their absence makes, channels by the mean square of what they add to the residual stream. The refiner's channels go by the mean
+square of what its convolutions make of them. Tune afterwards with `teacher --start` and `refine --start`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import flow
-from .net import Generator, TransformerBlock
+from .decode import REFINER
+from .latent import PatchBasis
+from .net import Generator, Refiner, TransformerBlock, loaded
+from .paths import BASIS
 from .pool import Pool
 from .teacher import Batches, first_weights
 
@@ -69,6 +73,53 @@ def pruned(net: Generator, inputs: tuple[Tensor, ...], share: float, drop: int) 
     with torch.no_grad():
         print(f"prune: mean squared error {float(F.mse_loss(smaller(*inputs), wanted)):.4f} before tuning", flush=True)
     return smaller.eval()
+
+
+@torch.no_grad()
+def narrower(net: Refiner, images: Tensor, width: int) -> Refiner:
+    """A refiner of `width` channels. `images` [B, 3, S, S] are what it is measured on."""
+    powers: dict[nn.Conv2d, Tensor] = {}
+
+    def measure(layer: nn.Conv2d, given: tuple[Tensor]) -> None:
+        powers[layer] = (given[0] ** 2).mean((0, 2, 3)) * (layer.weight ** 2).sum((0, 2, 3))
+
+    readers = [net.out, *(conv for block in net.blocks for conv in (block.conv1, block.conv2))]
+    hooks = [conv.register_forward_pre_hook(measure) for conv in readers]
+    net(images)
+    for hook in hooks:
+        hook.remove()
+
+    def most(power: Tensor) -> Tensor:
+        return power.argsort(descending=True)[:width].sort()[0]
+
+    stream = most(powers[net.out] + sum(powers[block.conv1] for block in net.blocks))
+    small = Refiner(width, len(net.blocks))
+    small.phase.copy_(net.phase)
+    every = torch.arange(net.out.out_channels)
+
+    def copy(into: nn.Conv2d, source: nn.Conv2d, outs: Tensor, ins: Tensor | None = None) -> None:
+        weight = source.weight[outs]
+        into.weight.copy_(weight if ins is None else weight[:, ins])
+        if source.bias is not None:
+            into.bias.copy_(source.bias[outs])
+
+    copy(small.stem, net.stem, stream)
+    copy(small.phase_in, net.phase_in, stream)
+    copy(small.out, net.out, every, stream)
+    for mine, theirs in zip(small.blocks, net.blocks, strict=True):
+        inner = most(powers[theirs.conv2])
+        copy(mine.conv1, theirs.conv1, inner, stream)
+        copy(mine.conv2, theirs.conv2, stream, inner)
+    return small.eval()
+
+
+def narrow(target: Path, width: int) -> None:
+    """Writes a narrower one of the work folder's refiner (`ema` and `config`), measured on pictures as it is given them."""
+    net, pool, basis = loaded(Refiner, torch.load(REFINER, weights_only=True)), Pool(), PatchBasis.load(BASIS)
+    small = narrower(net, basis(basis.encode(pool.pictures(Batches(pool, 64, 43).next()))), width)
+    torch.save({"ema": small.state_dict(), "config": small.config}, target)
+    print(f"narrow: {net.config['width']} -> {width} channels, "
+          f"{sum(p.numel() for p in net.parameters())} -> {sum(p.numel() for p in small.parameters())} parameters", flush=True)
 
 
 def prune(source: Path, target: Path, share: float, drop: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from .concepts import BACKGROUNDS, percentile
 from .latent import PatchBasis
 from .loop import Plan, Setup, Step, mixed_precision, run
-from .net import Refiner
+from .net import Refiner, loaded
 from .paths import BASIS, RENDERS, RENDERS_INDEX, WORK
 
 CHECKPOINT = WORK / "refiner.pt"
@@ -95,10 +96,15 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return 10 * torch.log10(4 / ((a.clamp(-1, 1) - b) ** 2).mean((1, 2, 3)).clamp(min=1e-9))
 
 
-def train(stop_at: float, batch: int = 32, workers: int = 2, compiled: bool = False) -> None:
-    """Trains until `stop_at`, then measures on concepts that it never saw."""
+def train(stop_at: float, start: Path | None = None, batch: int = 32, workers: int = 2, compiled: bool = False) -> None:
+    """Trains until `stop_at`, then measures on concepts that it never saw. A given `start` is begun with anew."""
     torch.manual_seed(0)
-    net = Refiner()
+    if start is not None:
+        CHECKPOINT.unlink(missing_ok=True)
+    source = start or CHECKPOINT
+    net = loaded(Refiner, torch.load(source, weights_only=True)) if source.exists() else Refiner()
+    if start is not None:
+        measure(net)
     saved = run(Plan("refine", CHECKPOINT, stop_at, batch=batch, rate=1.5e-3, warm_up=150, decay=0.5, weight_decay=0.01, clip=0.5,
                      ema=0.995, workers=workers, compiled=compiled), net, setup(batch))
     net.load_state_dict(saved["ema"])

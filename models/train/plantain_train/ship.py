@@ -14,7 +14,7 @@ from .concepts import BACKGROUNDS, HUES, STYLE_WORDS, load, phrases
 from .decode import Decoder
 from .export import Card, export
 from .latent import PatchBasis
-from .net import Generator, Refiner
+from .net import Generator, Refiner, loaded
 from .paths import BASIS, POOL
 from .prompts import SHEET_PROMPTS, PromptStates
 from .sheet import sheet
@@ -29,9 +29,7 @@ PROVENANCE = (
 def ship(checkpoint: Path, out: Path, name: str, steps: int = 1, guidance: float = 1.0) -> None:
     """Writes the folder, a sample sheet in it, and prints how far it is from PyTorch."""
     saved = torch.load(checkpoint, weights_only=True)
-    net = Generator(**saved.get("config", {}))
-    net.load_state_dict(saved["ema"])
-    net.eval()
+    net = loaded(Generator, saved)
     decoder = Decoder()
     if decoder.refiner is None:
         raise SystemExit("no refiner.pt in the work folder; run `python -m plantain_train refine` first")
@@ -48,9 +46,7 @@ def trained_enlarger() -> Refiner | None:
     """The stage to 256 px, if it was trained."""
     if not enlarge.CHECKPOINT.exists():
         return None
-    net = enlarge.new()
-    net.load_state_dict(torch.load(enlarge.CHECKPOINT, weights_only=True)["ema"])
-    return net.eval()
+    return loaded(Refiner, {"config": enlarge.CONFIG, **torch.load(enlarge.CHECKPOINT, weights_only=True)})
 
 
 def compare(net: Generator, decoder: Decoder, folder: Path, steps: int, guidance: float) -> int:

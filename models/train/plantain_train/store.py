@@ -1,4 +1,4 @@
-"""Small checkpoints that go into git: generator, basis, refiner and enlarger in one file, to go on from on another machine.
+"""Small checkpoints that go into git: all trained networks and the basis in one file, to go on from on another machine.
 
 Matrices lie there in 12 bits with a scale a row (an error of about -65 dB, far below what int8 costs later), the rest in f16.
 """
@@ -18,8 +18,10 @@ from .decode import REFINER
 from .enlarge import CHECKPOINT as ENLARGER
 from .net import LATENT_CHANNELS
 from .paths import BASIS, WORK
+from .text import CHECKPOINT as ENCODER
 
-GENERATOR, REFINING, LATENT, ENLARGING = "generator.", "refiner.", "basis.", "enlarger."
+GENERATOR, LATENT = "generator.", "basis."
+OTHERS = {"refiner.": REFINER, "enlarger.": ENLARGER, "encoder.": ENCODER}
 PACKED, SCALE, LARGE, TOP = ".packed", ".scale", 4096, 2047
 
 
@@ -44,25 +46,23 @@ def unpack(data: Tensor, scale: Tensor, shape: list[int]) -> Tensor:
 
 
 def keep(checkpoint: Path, out: Path, note: str) -> None:
-    """Writes the average weights of `checkpoint` with the work folder's basis, refiner and enlarger."""
-    saved = torch.load(checkpoint, weights_only=True)
-    parts = {GENERATOR: saved["ema"], REFINING: torch.load(REFINER, weights_only=True)["ema"]}
-    if ENLARGER.exists():
-        parts[ENLARGING] = torch.load(ENLARGER, weights_only=True)["ema"]
-    whole = {prefix + k: v for prefix, weights in parts.items() for k, v in weights.items()}
+    """Writes the average weights of `checkpoint` with the work folder's basis and other networks."""
+    parts = {prefix: torch.load(path, weights_only=True) for prefix, path in {GENERATOR: checkpoint, **OTHERS}.items() if path.exists()}
+    whole = {prefix + k: v for prefix, part in parts.items() for k, v in part["ema"].items()}
     tensors = {k: v for name, value in whole.items() for k, v in pack(name, value).items()}
     basis = np.load(BASIS)
     tensors |= {LATENT + k: torch.from_numpy(np.ascontiguousarray(basis[k][..., :LATENT_CHANNELS] if k != "mu" else basis[k], np.float32))
                 for k in ("mu", "V", "w")}
     out.parent.mkdir(parents=True, exist_ok=True)
     shapes = {name: list(value.shape) for name, value in whole.items() if name + PACKED in tensors}
-    save_file(tensors, out, {"config": json.dumps(saved.get("config", {})), "images": str(saved.get("images", 0)), "note": note,
+    configs = {prefix: part["config"] for prefix, part in parts.items() if "config" in part}
+    save_file(tensors, out, {"configs": json.dumps(configs), "images": str(parts[GENERATOR].get("images", 0)), "note": note,
                              "shapes": json.dumps(shapes)})
     print(f"keep: {out}, {out.stat().st_size} bytes", flush=True)
 
 
 def restore(source: Path) -> Path:
-    """Fills the work folder with basis and refiner, and gives a checkpoint for `teacher --start`, `evaluate` and `export`."""
+    """Fills the work folder with basis and other networks, and gives a checkpoint for `teacher --start`, `evaluate` and `export`."""
     WORK.mkdir(parents=True, exist_ok=True)
     with safe_open(source, "pt") as file:
         notes = file.metadata()
@@ -74,11 +74,12 @@ def restore(source: Path) -> Path:
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
+    configs, out = json.loads(notes["configs"]), WORK / f"{source.stem}.pt"
     np.savez(BASIS, **{k: v.numpy() for k, v in part(LATENT).items()})
-    torch.save({"ema": part(REFINING)}, REFINER)
-    if part(ENLARGING):
-        torch.save({"ema": part(ENLARGING)}, ENLARGER)
-    out = WORK / f"{source.stem}.pt"
-    torch.save({"ema": part(GENERATOR), "config": json.loads(notes["config"]), "images": int(notes["images"])}, out)
+    for prefix, path in {GENERATOR: out, **OTHERS}.items():
+        if weights := part(prefix):
+            torch.save({"ema": weights, "config": configs.get(prefix, {}), "images": int(notes["images"]) if path == out else 0}, path)
+        else:
+            path.unlink(missing_ok=True)
     print(f"restore: {out}; {notes['note']}", flush=True)
     return out

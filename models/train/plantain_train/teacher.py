@@ -13,7 +13,7 @@ from . import flow
 from .decode import Decoder
 from .latent import PatchBasis
 from .loop import Plan, Setup, Step, mixed_precision, run
-from .net import Generator
+from .net import Generator, loaded
 from .paths import BASIS, SHEETS, WORK
 from .pool import IMAGE, KIND, KINDS, OTHER, Pool
 from .prompts import SHEET_PROMPTS, PromptStates
@@ -21,7 +21,7 @@ from .prompts import SHEET_PROMPTS, PromptStates
 CHECKPOINT = WORK / "teacher.pt"
 SHARES = {"plain": 0.50, "background": 0.10, "colour": 0.12, "place": 0.06, "pair": 0.22}
 
-STYLE_WEIGHTS = {"3d": 0.8, "flat": 0.8, "cartoon": 1.3, "minimal": 1.2, "mono": 1.0}  # 3d and flat are the same drawing
+STYLE_WEIGHTS = {"3d": 0.8, "flat": 0.8, "cartoon": 1.6, "minimal": 1.2, "mono": 1.0}  # 3d and flat are the same drawing
 TRANSLATED_WEIGHT = 1.5  # soft pictures have small errors and would not come often
 
 
@@ -130,7 +130,4 @@ def first_weights(start: Path | None) -> Generator:
         from . import prototype
 
         return prototype.generator(start)
-    saved = torch.load(start, weights_only=True)
-    net = Generator(**saved.get("config", {}))
-    net.load_state_dict(saved["ema"])
-    return net
+    return loaded(Generator, torch.load(start, weights_only=True))

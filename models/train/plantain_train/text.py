@@ -1,9 +1,13 @@
-"""The text encoder: MiniLM (six BERT layers, 384 wide) written out plainly, with its vocabulary cut to what prompts need."""
+"""The text encoder: MiniLM (BERT layers, 384 wide) written out plainly, with its vocabulary cut to what prompts need.
+
+The package's has six layers. If the work folder holds a shallower one (stage `shallow`), every stage uses that.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +19,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .net import MASK_BIAS, TEXT_TOKENS, TEXT_WIDTH
+from .paths import WORK
 
+CHECKPOINT = WORK / "encoder.pt"
 HEADS, LAYERS = 12, 6
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -47,11 +53,25 @@ class EncoderLayer(nn.Module):
         return self.norm2(x + self.ff_out(F.gelu(self.ff_in(x))))
 
 
+class EncoderLayers(nn.Module):
+    """The layers, one behind the other: `x` [B, T, 384] and the bias of the scores [B, 1, 1, T] -> [B, T, 384]."""
+
+    def __init__(self, layers: Iterable[EncoderLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.config = {"layers": len(self.layers)}
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, bias)
+        return x
+
+
 class TextEncoder(nn.Module):
     """`input_ids`, `attention_mask` [B, T] -> `last_hidden_state` [B, T, 384]. T is at most 20."""
 
     def __init__(self, folder: Path, keep: list[int] | None = None) -> None:
-        """Loads the weights; `keep` lists the vocabulary rows to hold, in their new order."""
+        """Loads the package's weights; `keep` lists the vocabulary rows to hold, in their new order."""
         super().__init__()
         w = load_file(folder / "model.safetensors")
         w = {k.removeprefix("bert."): v.float() for k, v in w.items()}
@@ -60,9 +80,9 @@ class TextEncoder(nn.Module):
         position = w["embeddings.position_embeddings.weight"][:TEXT_TOKENS] + w["embeddings.token_type_embeddings.weight"][0]
         self.position = nn.Parameter(position[None].contiguous())
         self.norm = nn.LayerNorm(TEXT_WIDTH, eps=1e-12)
-        self.layers = nn.ModuleList(EncoderLayer(TEXT_WIDTH, 4 * TEXT_WIDTH) for _ in range(LAYERS))
+        self.body = EncoderLayers(EncoderLayer(TEXT_WIDTH, 4 * TEXT_WIDTH) for _ in range(LAYERS))
         self.copy(self.norm, w, "embeddings.LayerNorm")
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.body.layers):
             for ours, theirs in {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
                                  "out": "attention.output.dense", "norm1": "attention.output.LayerNorm",
                                  "ff_in": "intermediate.dense", "ff_out": "output.dense", "norm2": "output.LayerNorm"}.items():
@@ -74,12 +94,23 @@ class TextEncoder(nn.Module):
         """Moves one weight and bias in."""
         layer.load_state_dict({"weight": w[f"{name}.weight"], "bias": w[f"{name}.bias"]})
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layers are given."""
         bias = ((attention_mask.to(torch.float32) - 1.0) * MASK_BIAS).unsqueeze(1).unsqueeze(1)
-        x = self.norm(self.words[input_ids] + self.position[:, :input_ids.shape[1]])
-        for layer in self.layers:
-            x = layer(x, bias)
-        return x
+        return self.norm(self.words[input_ids] + self.position[:, :input_ids.shape[1]]), bias
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.body(*self.embed(input_ids, attention_mask))
+
+
+def trained(keep: list[int]) -> TextEncoder:
+    """The encoder that the model ships: the work folder's shallower layers, or the package's."""
+    encoder = TextEncoder(model_folder(), keep)
+    if CHECKPOINT.exists():
+        saved = torch.load(CHECKPOINT, weights_only=True)
+        encoder.body = EncoderLayers(EncoderLayer(TEXT_WIDTH, 4 * TEXT_WIDTH) for _ in range(saved["config"]["layers"]))
+        encoder.body.load_state_dict(saved["ema"])
+    return encoder.requires_grad_(False).eval()
 
 
 def full_tokenizer(folder: Path) -> Tokenizer:
@@ -108,6 +139,12 @@ def pruned_vocabulary(folder: Path, phrases: Iterable[str], size: int = 12288) -
         if token.isascii() and not token.startswith("["):
             keep.add(vocab[token])
     return sorted(keep)
+
+
+def shipped_tokenizer(folder: Path, keep: list[int]) -> Tokenizer:
+    """The tokenizer of the cut vocabulary, padded to 20."""
+    with tempfile.TemporaryDirectory() as out:
+        return write_tokenizer(folder, keep, Path(out))
 
 
 def write_tokenizer(folder: Path, keep: list[int], out: Path) -> Tokenizer:
