@@ -38,7 +38,7 @@ macro_rules! scripts {
 scripts! {
     topics: plain_prompt json_prompt repeated_prompt request_response refusals cancel priorities set_defaults
         expired_prompt retained_prompt will_and_restart home_assistant one_instance mosquitto_clients npm_client;
-    limits: deny_words deny_command rate_and_quota eink sizes previews small_broker;
+    limits: deny_words deny_command rate_and_quota eink sizes previews step_cache small_broker;
     service: notify stop_requeues reload settings logs metrics;
     tls: client_certificates passwords;
     faults: accepted_is_never_lost killed_daemon killed_broker bad_connections duplicates full_disk clock_jumps;

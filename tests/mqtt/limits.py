@@ -6,7 +6,7 @@ import base64
 import hashlib
 import time
 
-from harness import Bench, check, main, matches
+from harness import Bench, check, main, matches, wait_for
 
 JPEG = b"\xff\xd8\xff"
 
@@ -125,6 +125,19 @@ def previews():
         check(picture == same, "a preview changes the picture")
 
 
+def step_cache():
+    """What the operator chose to estimate is said in the result, and what cannot be ends the start."""
+    with Bench() as bench:
+        bench.daemon(flags=["--step-cache", "3"]).connected()
+        client = bench.client()
+        client.send({"prompt": "a cat", "seed": 4, "steps": 8})
+        result = client.result()
+        check((result["steps"], result["step_cache"], result["denoiser_samples"]) == (8, 3, 5), f"8 steps, every third: {result}")
+        refused = bench.daemon("other", ["--step-cache", "1"]).process
+        wait_for("a daemon with a step cache of 1 to end", lambda: not refused.alive())
+        check("the step cache is 1 but must be 2 to 16" in refused.text(), f"no reason: {refused.text()}")
+
+
 def small_broker():
     """Pictures that the broker does not take are encoded smaller, then refused with a reason; the connection stays."""
     for limit, lands in [(6000, True), (1500, False), (600, False)]:
@@ -145,7 +158,7 @@ def small_broker():
             check(daemon.process.text().count("connected to") == 1, f"{limit}: a picture that is too large ends the connection")
 
 
-TESTS = [deny_words, deny_command, rate_and_quota, eink, sizes, previews, small_broker]
+TESTS = [deny_words, deny_command, rate_and_quota, eink, sizes, previews, step_cache, small_broker]
 
 if __name__ == "__main__":
     main({test.__name__: test for test in TESTS})

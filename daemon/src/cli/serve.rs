@@ -129,6 +129,7 @@ fn open(config: &mut Config) -> anyhow::Result<(Box<PipelineArtist>, Model, Sens
         threads: machine.threads,
         cores: PinChoice { pin: (!config.pin.is_empty()).then(|| config.pin.clone()) }
             .cores(&machine)?,
+        step_cache: (config.step_cache > 0).then_some(config.step_cache),
         ..Options::default()
     };
     let pipeline = Pipeline::open(&config.pack, options).map_err(refuse)?;

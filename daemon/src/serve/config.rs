@@ -133,6 +133,8 @@ config! {
     style: String = String::new();
     /// Denoising steps if the prompt names none; 0: the pack's
     steps: u32 = 0;
+    /// Run the denoiser at every so many steps only and estimate between: faster, and another picture; 0: off
+    step_cache: u32 = 0;
     /// Guidance scale if the prompt names none; 0: the pack's
     guidance: f32 = 0.0;
     /// Write the prompt into pictures, beside the mark that says they are generated
