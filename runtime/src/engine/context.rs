@@ -43,6 +43,8 @@ pub(crate) struct Work {
     pub tensors: Vec<Range<usize>>,
     /// f32 values of scratch of each worker.
     pub worker_values: usize,
+    /// Keys and values of padding are not read.
+    pub spares_keys: bool,
     /// Where a slice starts; values of one row in one group, for the moments of a group norm; keys, for attention in
     /// int8.
     pub number: usize,
@@ -55,6 +57,8 @@ pub(crate) struct Portion {
     pub rows: Range<usize>,
     /// Byte of the arena.
     pub scratch: usize,
+    /// Multiply-adds of one row.
+    pub row_macs: u64,
 }
 
 /// One worker's view of a running engine.
@@ -65,6 +69,8 @@ pub(crate) struct Context<'a> {
     pub crew: &'a Crew<'a>,
     /// Limit that the plan's scratch was sized by.
     pub scratch_bytes: usize,
+    /// Tokens of each sample that count, where the network knows its padding.
+    pub counting: usize,
     /// Highest byte of the arena that this worker touched.
     pub high_water: Cell<usize>,
 }

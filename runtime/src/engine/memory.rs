@@ -15,7 +15,8 @@ use std::sync::Arc;
 use crate::graph::{Binding, Graph, Op, ValueId, tensor_needs};
 use crate::pack::{CACHE_BLOCK_BYTES, PAGE_BYTES};
 use crate::plan::{
-    Plan, PlanOptions, PlanRecipe, Residency, Storage, TaskStep, Use, residency, weight_bytes,
+    PaddingMask, Plan, PlanOptions, PlanRecipe, Residency, Storage, TaskStep, Use, residency,
+    weight_bytes,
 };
 
 use super::process::{MARGIN_BYTES, resident_bytes};
@@ -158,6 +159,23 @@ pub fn plan_networks(
     search.build(&choice, process_bytes)
 }
 
+/// One of a graph's inputs or outputs by its name.
+fn find(
+    graph: &Graph,
+    what: &'static str,
+    name: &str,
+    among: &[ValueId],
+) -> Result<ValueId, EngineError> {
+    among.iter().copied().find(|&id| graph.value(id).name == name).ok_or_else(|| {
+        EngineError::Value {
+            network: graph.name.clone(),
+            what,
+            name: name.to_owned(),
+            has: super::names(graph, among),
+        }
+    })
+}
+
 struct Search<'a> {
     weights: &'a dyn Weights,
     networks: &'a [(&'a Graph, Binding)],
@@ -176,6 +194,7 @@ impl Search<'_> {
         let options = PlanOptions {
             steady: self.steady(network)?,
             recompute,
+            padding: self.padding(network)?,
             ..PlanOptions::new(binding, self.options.threads)
         };
         Ok(Plan::of_recipe(graph, &options, PlanRecipe::ALL[recipe])?)
@@ -188,15 +207,22 @@ impl Search<'_> {
         if steady.network != graph.name {
             return Ok(Vec::new());
         }
-        let find = |name: &String| {
-            graph.input(name).ok_or_else(|| EngineError::Value {
-                network: graph.name.clone(),
-                what: "input",
-                name: name.clone(),
-                has: super::names(graph, &graph.inputs),
-            })
+        steady.inputs.iter().map(|name| find(graph, "input", name, &graph.inputs)).collect()
+    }
+
+    /// What tells padding from tokens that count.
+    fn padding(&self, network: usize) -> Result<Option<PaddingMask>, EngineError> {
+        let graph = self.networks[network].0;
+        let Some(known) = self.options.padding.iter().find(|known| known.network == graph.name)
+        else {
+            return Ok(None);
         };
-        steady.inputs.iter().map(find).collect()
+        let mask = find(graph, "input", &known.mask, &graph.inputs)?;
+        let outputs = known.outputs.iter();
+        let outputs = outputs
+            .map(|name| find(graph, "output", name, &graph.outputs))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(PaddingMask { mask, outputs }))
     }
 
     /// Whether some candidate keeps something.

@@ -30,11 +30,11 @@ use half::f16;
 use crate::arena::Arena;
 use crate::graph::{Binding, DType, Graph, ValueId};
 use crate::kernel::Kernels;
-use crate::plan::{Plan, Residency, Step, task_macs};
+use crate::plan::{Plan, Residency, Step};
 
 pub use error::EngineError;
 pub use memory::{Holding, MemoryReport, NetworkMemory, Planned, plan_networks};
-pub use options::{EngineOptions, SteadyInputs};
+pub use options::{EngineOptions, PaddedTokens, SteadyInputs};
 pub use pool::Stopped;
 pub use process::{MARGIN_BYTES, resident_bytes};
 pub use profile::OpProfile;
@@ -190,6 +190,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (offset, length, dtype) = self.input(network, name, "input", false)?;
         self.check_length(network, name, length, values.len())?;
+        self.programs[network.0].see(name, values);
         match dtype {
             DType::F16 => {
                 (self.kernels.store_f16)(values, self.arena.write::<f16>(0, offset, length));
@@ -296,7 +297,8 @@ impl Engine {
         program.plan.tasks.layouts[program.graph.outputs[index].index()].len()
     }
 
-    /// Reads an output, widened to f32, after a run and before any other.
+    /// Reads an output, widened to f32, after a run and before any other. Rows of padding that the run did without
+    /// ([`EngineOptions::padding`]) are zeros.
     ///
     /// # Errors
     /// [`EngineError::Value`] if there is no such output or it holds ids; [`EngineError::Length`].
@@ -322,6 +324,7 @@ impl Engine {
             DType::F16 => (self.kernels.load_f16)(self.arena.read::<f16>(0, offset, length), out),
             _ => out.copy_from_slice(self.arena.read::<f32>(0, offset, length)),
         }
+        program.blank(program.graph.outputs[index], out);
         self.arena.next_phase();
         Ok(())
     }
@@ -339,22 +342,13 @@ impl Engine {
                 Step::Segment { .. } => "segment",
                 Step::Task(step) => program.graph.nodes[plan.tasks.tasks[step.task].node].op.name(),
             };
-            let macs: u64 = step
-                .task_steps()
-                .iter()
-                .map(|step| {
-                    let task = &plan.tasks.tasks[step.task];
-                    let rows = plan.tasks.layouts[task.output].rows as u64;
-                    task_macs(&program.graph, &plan.tasks, task) * step.rows.len() as u64 / rows
-                })
-                .sum();
             let index = profiles.iter().position(|p| p.op == op).unwrap_or_else(|| {
                 profiles.push(OpProfile { op, steps: 0, seconds: 0.0, macs: 0 });
                 profiles.len() - 1
             });
             profiles[index].steps += runs;
             profiles[index].seconds += seconds;
-            profiles[index].macs += macs * runs;
+            profiles[index].macs += entry.macs.load(Ordering::Relaxed);
         }
         profiles.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
         profiles

@@ -11,6 +11,18 @@ pub struct SteadyInputs {
     pub inputs: Vec<String>,
 }
 
+/// Tokens of a network that are padding, as its mask says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaddedTokens {
+    /// The network's name.
+    pub network: String,
+    /// Name of the input `[samples, tokens]` that is 1 for tokens that count and 0 for padding behind them. Fed with
+    /// anything else, the network does all its work.
+    pub mask: String,
+    /// Names of outputs with one row a token: those of padding read as zeros.
+    pub outputs: Vec<String>,
+}
+
 /// What an engine is made for.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -27,6 +39,9 @@ pub struct EngineOptions {
     /// Inputs that stay the same over many runs: what depends on them alone is computed once and kept, where the budget
     /// has room. See [`Engine::forget`](super::Engine::forget).
     pub steady: Option<SteadyInputs>,
+    /// What tells padding from tokens that count. Rows of padding that provably change nothing are not computed; other inputs
+    /// must hold numbers there, whichever. See [`crate::plan::Padding`].
+    pub padding: Vec<PaddedTokens>,
     /// The core that each worker is kept on, the caller's first; empty: the system moves threads as it likes. The thread that
     /// runs a network stays on its core afterwards.
     pub cores: Vec<usize>,
@@ -44,6 +59,7 @@ impl EngineOptions {
             reserve_bytes: 0,
             process_bytes: None,
             steady: None,
+            padding: Vec::new(),
             cores: Vec::new(),
             kernels: None,
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::arena::Arena;
 use crate::graph::{DType, Fault, Graph, Node, Op, ValueId, tensor_needs};
 use crate::kernel::Kernels;
-use crate::plan::{Pass, Plan, Residency, Storage, Task, TaskStep, scratch};
+use crate::plan::{Padding, Pass, Plan, Residency, Storage, Task, TaskStep, scratch, task_macs};
 
 use super::EngineError;
 use super::context::{Context, Place, Portion, View, Work};
@@ -25,6 +25,8 @@ pub(super) struct Entry {
     tensors: Vec<(String, bool)>,
     /// Set once they were compared with their hashes.
     verified: AtomicBool,
+    /// Multiply-adds, all runs together.
+    pub macs: AtomicU64,
     /// Nanoseconds that worker 0 spent here, all runs together.
     pub nanoseconds: AtomicU64,
 }
@@ -43,6 +45,8 @@ pub(super) struct Program {
     later_residency: Option<Residency>,
     /// What the prologue made for these steady inputs is still there.
     kept: AtomicBool,
+    /// Tokens of each sample that count in the next run.
+    counting: AtomicUsize,
     pub entries: Vec<Entry>,
     works: Vec<Work>,
     kernels: &'static Kernels,
@@ -71,7 +75,8 @@ impl Program {
             .tasks
             .tasks
             .iter()
-            .map(|task| work(&graph, &plan, &*weights, task))
+            .enumerate()
+            .map(|(index, task)| work(&graph, &plan, &*weights, index, task))
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
@@ -89,9 +94,14 @@ impl Program {
                 }
             }
             entries.push(Entry {
-                portions: step.task_steps().iter().map(|step| portion(&plan, step)).collect(),
+                portions: step
+                    .task_steps()
+                    .iter()
+                    .map(|step| portion(&graph, &plan, step))
+                    .collect(),
                 tensors: names,
                 verified: AtomicBool::new(false),
+                macs: AtomicU64::new(0),
                 nanoseconds: AtomicU64::new(0),
             });
         }
@@ -103,6 +113,7 @@ impl Program {
             residency,
             later_residency,
             kept: AtomicBool::new(false),
+            counting: AtomicUsize::new(usize::MAX),
             entries,
             works,
             kernels,
@@ -134,6 +145,28 @@ impl Program {
     /// The prologue must run again.
     pub fn forget(&self) {
         self.kept.store(false, Ordering::Release);
+    }
+
+    /// Takes note of an input: the mask of padding says how many tokens count.
+    pub fn see(&self, input: &str, values: &[f32]) {
+        let is_mask = |padding: &&Padding| self.graph.value(padding.mask).name == input;
+        let Some(padding) = self.plan.padding.as_ref().filter(is_mask) else { return };
+        let counting = counting(values, padding.tokens).unwrap_or(padding.tokens);
+        if self.counting.swap(counting, Ordering::AcqRel) != counting {
+            self.forget();
+        }
+    }
+
+    /// Zeros for the rows of padding of an output.
+    pub fn blank(&self, output: ValueId, values: &mut [f32]) {
+        let (slot, layout) = (output.index(), &self.plan.tasks.layouts[output.index()]);
+        let mut from = 0;
+        for rows in self.plan.rows_made(slot, 0..layout.rows, self.counting.load(Ordering::Acquire))
+        {
+            values[from..rows.start * layout.row_len].fill(0.0);
+            from = rows.end * layout.row_len;
+        }
+        values[from..].fill(0.0);
     }
 
     /// Asks for all weights, before the first of some runs.
@@ -173,6 +206,18 @@ impl Program {
         }
     }
 
+    /// Multiply-adds of a portion as it is run now.
+    fn macs(&self, work: &Work, portion: &Portion) -> u64 {
+        let all = portion.row_macs * portion.rows.len() as u64;
+        match &self.plan.padding {
+            Some(padding) if work.spares_keys => {
+                let counting = self.counting.load(Ordering::Relaxed).min(padding.tokens);
+                all * counting as u64 / padding.tokens as u64
+            }
+            _ => all,
+        }
+    }
+
     /// Compares the tensors of a step with their hashes, shared out between the workers.
     fn verify(&self, cx: &Context<'_>, entry: &Entry) -> Result<(), Stopped> {
         for index in (0..entry.tensors.len()).skip(cx.crew.worker).step_by(cx.crew.workers) {
@@ -201,6 +246,7 @@ impl Job for Program {
             arena: &self.arena,
             crew,
             scratch_bytes: self.plan.scratch_bytes,
+            counting: self.counting.load(Ordering::Acquire),
             high_water: Cell::new(0),
         };
         let first = self.first_step();
@@ -219,9 +265,17 @@ impl Job for Program {
                     return Ok(());
                 }
             }
-            for portion in &entry.portions {
-                step::run(&cx, &self.graph, &self.works[portion.work], portion)?;
-                cx.barrier()?;
+            for planned in &entry.portions {
+                let work = &self.works[planned.work];
+                let slot = self.plan.tasks.tasks[planned.work].output;
+                for rows in self.plan.rows_made(slot, planned.rows.clone(), cx.counting) {
+                    let portion = Portion { rows, ..planned.clone() };
+                    step::run(&cx, &self.graph, work, &portion)?;
+                    cx.barrier()?;
+                    if crew.worker == 0 {
+                        entry.macs.fetch_add(self.macs(work, &portion), Ordering::Relaxed);
+                    }
+                }
             }
             if crew.worker == 0 {
                 if let Some(residency) = residency {
@@ -248,18 +302,32 @@ impl Job for Program {
     }
 }
 
-fn portion(plan: &Plan, step: &TaskStep) -> Portion {
+fn portion(graph: &Graph, plan: &Plan, step: &TaskStep) -> Portion {
+    let task = &plan.tasks.tasks[step.task];
+    let macs = task_macs(graph, &plan.tasks, task);
     Portion {
         work: step.task,
         rows: step.rows.clone(),
         scratch: step.scratch.map_or(0, |buffer| plan.buffers[buffer].offset),
+        row_macs: macs / plan.tasks.layouts[task.output].rows as u64,
     }
+}
+
+/// How many tokens of each sample a mask of ones and zeros lets count, the last one of any sample included; nothing if it
+/// holds other numbers, or no token of some sample counts.
+fn counting(mask: &[f32], tokens: usize) -> Option<usize> {
+    if mask.iter().any(|&value| value != 0.0 && value != 1.0) {
+        return None;
+    }
+    let used = |sample: &[f32]| sample.iter().rposition(|&value| value == 1.0).map(|last| last + 1);
+    mask.chunks_exact(tokens).map(used).try_fold(0, |most, used| Some(most.max(used?)))
 }
 
 fn work(
     graph: &Graph,
     plan: &Plan,
     weights: &dyn Weights,
+    index: usize,
     task: &Task,
 ) -> Result<Work, EngineError> {
     let node = &graph.nodes[task.node];
@@ -316,6 +384,7 @@ fn work(
         node: task.node,
         pass: task.pass,
         then: task.then,
+        spares_keys: plan.padding.as_ref().is_some_and(|padding| padding.spares_keys(index)),
         inputs: task.inputs.iter().map(|&slot| view(slot)).collect::<Result<_, EngineError>>()?,
         output: view(task.output)?,
         tensors: ranges,

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::error::PipelineError;
-use super::spec::PipelineSpec;
+use super::spec::{PipelineSpec, Wiring};
 use super::step_cache::StepCache;
 use super::text::TextStates;
-use crate::engine::{Engine, EngineOptions, NetworkIndex, SteadyInputs};
+use crate::engine::{Engine, EngineError, EngineOptions, NetworkIndex, PaddedTokens, SteadyInputs};
 use crate::graph::{Binding, Graph, Op, ValueId, bind_shape};
 use crate::image::Channels;
 use crate::pack::Pack;
-use crate::plan::macs;
+use crate::plan::{ignores_padding, macs};
 
 /// What encoding a picture takes beside its pixels: windows, hash chains, code tables.
 const ENCODER_BYTES: usize = 1 << 20;
@@ -202,7 +202,8 @@ impl Loaded {
                 .cloned()
                 .collect(),
         });
-        let options = EngineOptions { reserve_bytes, steady, ..options.clone() };
+        let padding = padding(wiring, &text, &denoiser)?;
+        let options = EngineOptions { reserve_bytes, steady, padding, ..options.clone() };
         let engine = Engine::load(pack.clone(), &networks, &options)?;
         Ok(Loaded {
             shape,
@@ -319,6 +320,32 @@ impl<'p> Network<'p> {
 
 fn wiring_error(network: &str, value: &str, problem: String) -> PipelineError {
     PipelineError::Wiring { network: network.to_owned(), value: value.to_owned(), problem }
+}
+
+/// Padding that text encoder and denoiser do without: only where the denoiser ignores the text states of padding, which are
+/// zeros then.
+fn padding(
+    wiring: &Wiring,
+    text: &Network<'_>,
+    denoiser: &Network<'_>,
+) -> Result<Vec<PaddedTokens>, PipelineError> {
+    let (Some(text_mask), Some(mask)) = (&wiring.text_mask, &wiring.denoiser_mask) else {
+        return Ok(Vec::new());
+    };
+    let (graph, input) = (denoiser.graph, |name: &str| denoiser.graph.input(name));
+    let (Some(mask_id), Some(states)) = (input(mask), input(&wiring.denoiser_states)) else {
+        return Ok(Vec::new());
+    };
+    if !ignores_padding(graph, denoiser.binding, mask_id, states).map_err(EngineError::from)? {
+        return Ok(Vec::new());
+    }
+    let padded = |graph: &Graph, mask: &str, outputs| PaddedTokens {
+        network: graph.name.clone(),
+        mask: mask.to_owned(),
+        outputs,
+    };
+    let outputs = vec![wiring.text_states.clone()];
+    Ok(vec![padded(text.graph, text_mask, outputs), padded(graph, mask, Vec::new())])
 }
 
 /// Rows of the smallest table that is read by token ids, or by what is only a view of them.

@@ -5,7 +5,7 @@ use crate::arena::ARENA_ALIGN;
 use crate::graph::Graph;
 
 use super::task::Source;
-use super::{Buffer, Owner, Plan, Storage, TaskStep};
+use super::{Buffer, Owner, Padding, Plan, Storage, TaskStep, counting_rows};
 
 /// How a plan is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +77,9 @@ pub enum CheckError {
 pub fn check(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
     disjoint(&plan.buffers, plan.end_bytes())?;
     lives(plan)?;
-    rows(graph, plan)
+    rows(graph, plan, usize::MAX)?;
+    // Where padding is left out, one token is the least that can count.
+    if plan.padding.is_some() { rows(graph, plan, 1) } else { Ok(()) }
 }
 
 /// Checks that buffers that live together do not overlap and lie in an arena of this size.
@@ -133,8 +135,8 @@ fn lives(plan: &Plan) -> Result<(), CheckError> {
     Ok(())
 }
 
-/// Plays the steps row by row and watches what each place of each buffer holds.
-fn rows(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
+/// Plays the steps row by row, so many tokens of each sample counting, and watches what each place of each buffer holds.
+fn rows(graph: &Graph, plan: &Plan, counting: usize) -> Result<(), CheckError> {
     let tasks = &plan.tasks;
     // By buffer, by place of its smallest row: the values (root slot, index of the first one) it holds.
     let unit: Vec<usize> = (0..plan.buffers.len())
@@ -197,17 +199,26 @@ fn rows(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
             lost.for_each(|(_, held)| held.fill(None));
             feed(&mut held);
         }
-        for TaskStep { task, rows, .. } in step.task_steps() {
-            let task = &tasks.tasks[*task];
-            for (index, &slot) in task.inputs.iter().enumerate() {
-                let needed = tasks.need(graph, task, index, rows.clone());
-                for row in needed.range(&tasks.layouts[slot]) {
-                    if stale(&held, slot, row) {
-                        return Err(CheckError::Stale { row, slot, step: time });
-                    }
+        let made = |step: &TaskStep| {
+            let output = tasks.tasks[step.task].output;
+            let index = step.task;
+            plan.rows_made(output, step.rows.clone(), counting).map(move |rows| (index, rows))
+        };
+        for (index, rows) in step.task_steps().iter().flat_map(made) {
+            let task = &tasks.tasks[index];
+            for (operand, &slot) in task.inputs.iter().enumerate() {
+                let needed = tasks.need(graph, task, operand, rows.clone());
+                let needed = needed.range(&tasks.layouts[slot]);
+                let hides =
+                    |padding: &&Padding| (1..=2).contains(&operand) && padding.spares_keys(index);
+                let tokens = plan.padding.as_ref().filter(hides).map(|padding| padding.tokens);
+                let mut needed =
+                    counting_rows(needed, tokens.unwrap_or(counting), counting).flatten();
+                if let Some(row) = needed.find(|&row| stale(&held, slot, row)) {
+                    return Err(CheckError::Stale { row, slot, step: time });
                 }
             }
-            for row in rows.clone() {
+            for row in rows {
                 write(&mut held, task.output, row);
             }
         }
@@ -217,8 +228,8 @@ fn rows(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
         if tasks.sources[tasks.root(slot)] == Source::Unused {
             continue;
         }
-        let rows = tasks.layouts[slot].rows;
-        let made = (0..rows).filter(|&row| !stale(&held, slot, row)).count();
+        let all = || plan.rows_made(slot, 0..tasks.layouts[slot].rows, counting).flatten();
+        let (made, rows) = (all().filter(|&row| !stale(&held, slot, row)).count(), all().count());
         if made != rows {
             return Err(CheckError::Unfinished { slot, made, rows });
         }

@@ -10,6 +10,7 @@ mod layout;
 mod lifetime;
 mod need;
 mod order;
+mod padding;
 mod place;
 mod report;
 mod residency;
@@ -28,6 +29,7 @@ pub use cost::{macs, task_macs};
 pub use layout::Layout;
 pub use need::{Need, window_rows};
 pub use order::{PlanRecipe, Strips};
+pub use padding::{Padding, PaddingMask, counting_rows, ignores_padding};
 pub use place::live_bytes_max;
 pub use report::{PlanReport, StepReport};
 pub use residency::{
@@ -53,6 +55,8 @@ pub struct PlanOptions {
     pub steady: Vec<ValueId>,
     /// Steady inputs are known but nothing is kept: every run does all the work.
     pub recompute: bool,
+    /// What tells padding from tokens that count, so that runs do without what padding alone needs.
+    pub padding: Option<PaddingMask>,
 }
 
 impl PlanOptions {
@@ -65,6 +69,7 @@ impl PlanOptions {
             segments: Vec::new(),
             steady: Vec::new(),
             recompute: false,
+            padding: None,
         }
     }
 }
@@ -94,6 +99,8 @@ pub struct Plan {
     pub prologue_steps: usize,
     /// Multiply-adds that depend on steady inputs alone, whether or not their results are kept.
     pub steady_macs: u64,
+    /// What runs do without where tokens are padding.
+    pub padding: Option<Padding>,
     /// Bytes that a step's scratch was to stay below where it can.
     pub scratch_bytes: usize,
     /// Rows of a strip, if tasks were rolled.
@@ -305,6 +312,18 @@ impl Plan {
         if self.kept_bytes == 0 { self.arena_bytes } else { self.kept_at + self.kept_bytes }
     }
 
+    /// The rows of a slot among `rows` that a run makes where the first `counting` tokens of each sample count.
+    pub fn rows_made(
+        &self,
+        slot: usize,
+        rows: Range<usize>,
+        counting: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let spares = |padding: &&Padding| padding.spares(&self.tasks, slot);
+        let tokens = self.padding.as_ref().filter(spares).map(|padding| padding.tokens);
+        counting_rows(rows, tokens.unwrap_or(counting), counting)
+    }
+
     /// Builds the plan of given stages.
     fn of_stages(
         graph: &Graph,
@@ -348,6 +367,7 @@ impl Plan {
         let flags = steady::steady_tasks(graph, &tasks, &options.steady);
         let steady = tasks.tasks.iter().zip(flags).filter(|(_, steady)| *steady);
         let steady_macs = steady.map(|(task, _)| task_macs(graph, &tasks, task)).sum();
+        let padding = options.padding.as_ref().and_then(|known| Padding::new(graph, &tasks, known));
         Plan {
             network: graph.name.clone(),
             options: options.clone(),
@@ -360,6 +380,7 @@ impl Plan {
             kept_bytes,
             prologue_steps,
             steady_macs,
+            padding,
             scratch_bytes,
             strip_height: stages.iter().find_map(|stage| match stage {
                 Stage::Strip { height, .. } => Some(*height),

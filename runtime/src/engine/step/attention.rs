@@ -17,6 +17,7 @@ pub(super) fn attention(
 ) {
     let [q, k, v] = [&work.inputs[0], &work.inputs[1], &work.inputs[2]];
     let (queries, keys) = (q.layout.shape[1], k.layout.shape[1]);
+    let read = if work.spares_keys { cx.counting.min(keys) } else { keys };
     let (q_len, k_len, v_len) = (q.layout.row_len, k.layout.row_len, v.layout.row_len);
     let (head, value_head) = (q_len / heads, v_len / heads);
     let scratch = cx.own(work, portion);
@@ -37,7 +38,7 @@ pub(super) fn attention(
             let start = index * head;
             let attention = Attention {
                 queries: count,
-                keys,
+                keys: read,
                 head,
                 q: Rows { data: q_rows.slice(start..q_rows.len()), stride: q_len },
                 k: Rows { data: k_rows.slice(start..k_rows.len()), stride: k_len },

@@ -5,6 +5,7 @@ mod functions;
 mod naive;
 mod net;
 mod ops;
+mod padding;
 mod steady;
 mod tiles;
 
