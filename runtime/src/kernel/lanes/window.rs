@@ -142,19 +142,48 @@ pub fn resize_row<L: Lanes>(resize: &ResizeRow, row: &[f32], out: &mut [f32]) {
                 out.copy_from_slice(&row[start..start + channels]);
             }
         }
-        ResizeMode::Bilinear => {
+        ResizeMode::Bilinear if channels >= LANES => {
             let sources = ResizeRow::sources(resize.factor, width);
             for (out, (left, right, weight)) in out.chunks_exact_mut(channels).zip(sources) {
                 let a = &row[left * channels..(left + 1) * channels];
                 let b = &row[right * channels..(right + 1) * channels];
-                if channels >= LANES {
-                    blend::<L>(a, b, weight, out);
-                } else {
-                    // A part of a vector costs more than its few values one by one.
-                    for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
-                        *out = weight.mul_add(b - a, *a);
-                    }
-                }
+                blend::<L>(a, b, weight, out);
+            }
+        }
+        // The copies of a cell are of known length where a picture's channels are.
+        ResizeMode::Bilinear => match channels {
+            1 => stretch_narrow::<L>(1, resize.factor, row, out),
+            3 => stretch_narrow::<L>(3, resize.factor, row, out),
+            _ => stretch_narrow::<L>(channels, resize.factor, row, out),
+        },
+    }
+}
+
+/// Bilinear, for cells of less than a vector: one place between two cells after the other, so that all neighbours of a row are
+/// blended as one, with the same weight.
+#[inline(always)]
+fn stretch_narrow<L: Lanes>(channels: usize, factor: usize, row: &[f32], out: &mut [f32]) {
+    let mut blended = [0.0; 8 * LANES];
+    let (width, cells) = (row.len() / channels, blended.len() / channels);
+    for place in 0..factor.min(out.len()) {
+        let (_, _, weight) = ResizeRow::source(place, factor, width);
+        // The first places of a cell lie before its middle: behind the cell to the left.
+        let shift = usize::from(2 * place + 1 < factor);
+        let edge = (1 - shift) * (width - 1);
+        for (out, a) in out[(edge * factor + place) * channels..]
+            .iter_mut()
+            .zip(&row[edge * channels..][..channels])
+        {
+            *out = weight.mul_add(a - a, *a);
+        }
+        for start in (0..width - 1).step_by(cells) {
+            let length = cells.min(width - 1 - start) * channels;
+            let (a, b) =
+                (&row[start * channels..][..length], &row[(start + 1) * channels..][..length]);
+            blend::<L>(a, b, weight, &mut blended[..length]);
+            for (index, values) in blended[..length].chunks_exact(channels).enumerate() {
+                let at = ((start + index + shift) * factor + place) * channels;
+                out[at..at + channels].copy_from_slice(values);
             }
         }
     }

@@ -46,7 +46,7 @@ pub fn pool(table: &Kernels) {
 }
 
 pub fn resize(table: &Kernels) {
-    over!(64, |(width in 1usize..9, channels in 1usize..40, factor in 1usize..5, bilinear in any::<bool>(),
+    over!(64, |(width in 1usize..70, channels in 1usize..40, factor in 1usize..5, bilinear in any::<bool>(),
                 seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         let (a, b) = (draw.floats(width * channels, 3.0), draw.floats(width * channels, 3.0));
