@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,8 @@ class Plantain:
 
     def draw(self, prompts: list[str], seed: int) -> np.ndarray:
         """uint8 [N, 128, 128, 3]; the prompts hold their style already."""
-        return np.stack([self.one(prompt, seed + i, "none") for i, prompt in enumerate(prompts)])
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.stack(list(pool.map(lambda i: self.one(prompts[i], seed + i, "none"), range(len(prompts)))))
 
     def one(self, prompt: str, seed: int, style: str | None = None, size: str | None = None) -> np.ndarray:
         """uint8 [128, 128, 3], or of another size."""
