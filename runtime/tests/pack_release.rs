@@ -34,7 +34,12 @@ fn released_ranges_leave_memory_and_are_read_again() {
         read >= 8 << 20,
         "{read} bytes of 8 MiB came from storage: the page cache kept the rest"
     );
+    pack.unmap(range).unwrap();
+    let resident = resident_kib(&pack);
+    assert!(resident < 64, "{resident} KiB are resident in the process that let go of them");
+    let before = storage_bytes();
     big.verify_anew().unwrap();
+    assert_eq!(storage_bytes(), before, "the page cache let go of what the process did");
     pack.release(0..u64::MAX).unwrap();
     pack.prefetch(u64::MAX - 1..u64::MAX).unwrap();
 }

@@ -23,6 +23,9 @@ pub(super) struct Entry {
     portions: Vec<Portion>,
     /// Tensors that the step reads, and whether most of it is let go at once: a table.
     tensors: Vec<(String, bool)>,
+    /// Tables among weights that stay: the step reads some rows of them, and their hash all, but their pages need no place in
+    /// this process.
+    tables: Vec<Range<usize>>,
     /// Set once they were compared with their hashes.
     verified: AtomicBool,
     /// Multiply-adds, all runs together.
@@ -80,13 +83,17 @@ impl Program {
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
         for step in &plan.steps {
-            let mut names: Vec<(String, bool)> = Vec::new();
+            let (mut names, mut tables): (Vec<(String, bool)>, Vec<_>) = Default::default();
             for TaskStep { task, .. } in step.task_steps() {
                 let node = &graph.nodes[plan.tasks.tasks[*task].node];
                 let needs =
                     tensor_needs(&graph, node).map_err(|fault| graph_error(&graph, node, fault))?;
-                let table = matches!(node.op, Op::Gather { .. }) && holding != Holding::Resident;
-                names.extend(needs.iter().map(|need| (need.name.to_owned(), table)));
+                let (table, stays) =
+                    (matches!(node.op, Op::Gather { .. }), holding == Holding::Resident);
+                names.extend(needs.iter().map(|need| (need.name.to_owned(), table && !stays)));
+                if table && stays {
+                    tables.extend(works[*task].tensors.iter().cloned());
+                }
                 for slot in &plan.tasks.tasks[*task].inputs {
                     if let Storage::Tensor(name) = &plan.storage[*slot] {
                         names.push((name.clone(), false));
@@ -100,6 +107,7 @@ impl Program {
                     .map(|step| portion(&graph, &plan, step))
                     .collect(),
                 tensors: names,
+                tables,
                 verified: AtomicBool::new(false),
                 macs: AtomicU64::new(0),
                 nanoseconds: AtomicU64::new(0),
@@ -278,6 +286,7 @@ impl Job for Program {
                 }
             }
             if crew.worker == 0 {
+                entry.tables.iter().for_each(|range| self.weights.unmap(range.clone()));
                 if let Some(residency) = residency {
                     let ranges = &residency.release[index - first];
                     ranges.iter().for_each(|range| self.weights.release(range.clone()));

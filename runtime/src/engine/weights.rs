@@ -30,6 +30,9 @@ pub trait Weights: Send + Sync {
 
     /// Lets go of the whole pages of a range, in the process and in the page cache.
     fn release(&self, range: Range<usize>);
+
+    /// Lets go of the whole pages of a range in the process alone.
+    fn unmap(&self, range: Range<usize>);
 }
 
 impl Weights for Pack {
@@ -65,6 +68,12 @@ impl Weights for Pack {
 
     fn release(&self, range: Range<usize>) {
         if let Err(error) = Pack::release(self, range.start as u64..range.end as u64) {
+            log::debug!("{error}");
+        }
+    }
+
+    fn unmap(&self, range: Range<usize>) {
+        if let Err(error) = Pack::unmap(self, range.start as u64..range.end as u64) {
             log::debug!("{error}");
         }
     }
@@ -128,4 +137,6 @@ impl Weights for MemoryWeights {
     fn prefetch(&self, _range: Range<usize>) {}
 
     fn release(&self, _range: Range<usize>) {}
+
+    fn unmap(&self, _range: Range<usize>) {}
 }

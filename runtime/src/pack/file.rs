@@ -224,6 +224,20 @@ impl Pack {
         }
     }
 
+    /// Lets go of the pages that lie wholly in a range of the file in the process alone: while the page cache keeps them,
+    /// nothing is read from storage when they are next touched.
+    ///
+    /// # Errors
+    /// [`PackFault::Io`].
+    pub fn unmap(&self, range: Range<u64>) -> Result<(), PackError> {
+        match &self.backing {
+            Backing::Map(map) => {
+                map.unmap(self.clip(range)).map(|_| ()).map_err(|e| self.error(e.into()))
+            }
+            Backing::Memory { .. } => Ok(()),
+        }
+    }
+
     /// Switches the system's own read-ahead on page faults off (when ranges are prefetched by plan) or on.
     ///
     /// # Errors

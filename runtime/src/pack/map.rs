@@ -73,17 +73,10 @@ impl Mapped {
 
     /// Lets go of the whole pages of a range, in the process and in the page cache.
     pub fn release(&self, range: Range<usize>) -> io::Result<()> {
-        let page = rustix::param::page_size();
-        let start = range.start.next_multiple_of(page);
-        // The page that holds the end of the file is whole, too.
-        let end =
-            if range.end >= self.map.len() { self.map.len() } else { range.end / page * page };
+        let Range { start, end } = self.unmap(range)?;
         if start >= end {
             return Ok(());
         }
-        // SAFETY: the map is shared, read-only and backed by a file that does not change, so that the next
-        // access reads the same bytes from it.
-        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)? };
         // The page cache holds a file in blocks of up to 2 MiB and drops none that reaches out of the range:
         // begin early, so that the block between this range and the one released before it goes, too.
         // Pages that are still mapped stay.
@@ -91,5 +84,21 @@ impl Mapped {
         let length = std::num::NonZeroU64::new((end - start) as u64);
         fadvise(&self.file, start as u64, length, FileAdvice::DontNeed)?;
         Ok(())
+    }
+
+    /// Lets go of the whole pages of a range in the process alone, and says which bytes those are.
+    pub fn unmap(&self, range: Range<usize>) -> io::Result<Range<usize>> {
+        let page = rustix::param::page_size();
+        let start = range.start.next_multiple_of(page);
+        // The page that holds the end of the file is whole, too.
+        let end =
+            if range.end >= self.map.len() { self.map.len() } else { range.end / page * page };
+        if start < end {
+            let (advice, length) = (UncheckedAdvice::DontNeed, end - start);
+            // SAFETY: the map is shared, read-only and backed by a file that does not change, so that the next
+            // access reads the same bytes from it.
+            unsafe { self.map.unchecked_advise_range(advice, start, length)? };
+        }
+        Ok(start..end)
     }
 }
