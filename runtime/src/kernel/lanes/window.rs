@@ -174,7 +174,9 @@ fn stretch_narrow<L: Lanes>(channels: usize, factor: usize, row: &[f32], out: &m
             .iter_mut()
             .zip(&row[edge * channels..][..channels])
         {
-            *out = weight.mul_add(a - a, *a);
+            // Behind the edge there is the edge again, and an infinity there is to give what it gives in the reference.
+            let b = a;
+            *out = weight.mul_add(b - a, *a);
         }
         for start in (0..width - 1).step_by(cells) {
             let length = cells.min(width - 1 - start) * channels;
