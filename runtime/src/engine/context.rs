@@ -59,6 +59,8 @@ pub(crate) struct Portion {
     pub scratch: usize,
     /// Multiply-adds of one row.
     pub row_macs: u64,
+    /// The scratch holds the operand's rows as an earlier step prepared them.
+    pub prepared: bool,
 }
 
 /// One worker's view of a running engine.

@@ -276,8 +276,11 @@ impl Job for Program {
             for planned in &entry.portions {
                 let work = &self.works[planned.work];
                 let slot = self.plan.tasks.tasks[planned.work].output;
-                for rows in self.plan.rows_made(slot, planned.rows.clone(), cx.counting) {
-                    let portion = Portion { rows, ..planned.clone() };
+                let parts = || self.plan.rows_made(slot, planned.rows.clone(), cx.counting);
+                // Several parts prepare their rows in one place, one after the other.
+                let prepared = planned.prepared && parts().nth(1).is_none();
+                for rows in parts() {
+                    let portion = Portion { rows, prepared, ..planned.clone() };
                     step::run(&cx, &self.graph, work, &portion)?;
                     cx.barrier()?;
                     if crew.worker == 0 {
@@ -319,6 +322,7 @@ fn portion(graph: &Graph, plan: &Plan, step: &TaskStep) -> Portion {
         rows: step.rows.clone(),
         scratch: step.scratch.map_or(0, |buffer| plan.buffers[buffer].offset),
         row_macs: macs / plan.tasks.layouts[task.output].rows as u64,
+        prepared: step.prepared,
     }
 }
 

@@ -2,9 +2,9 @@
 //! row is made before it is read and kept until it was.
 
 use crate::arena::ARENA_ALIGN;
-use crate::graph::Graph;
+use crate::graph::{Graph, Op};
 
-use super::task::Source;
+use super::task::{Source, Task};
 use super::{Buffer, Owner, Padding, Plan, Storage, TaskStep, counting_rows};
 
 /// How a plan is wrong.
@@ -58,6 +58,14 @@ pub enum CheckError {
         /// When.
         step: usize,
     },
+    /// A step takes rows as prepared that its scratch does not hold.
+    #[error("the scratch of step {step} does not hold the rows of slot {slot}")]
+    Unprepared {
+        /// Slot.
+        slot: usize,
+        /// When.
+        step: usize,
+    },
     /// Rows that nobody makes.
     #[error("slot {slot} has {made} of {rows} rows at the end")]
     Unfinished {
@@ -77,6 +85,7 @@ pub enum CheckError {
 pub fn check(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
     disjoint(&plan.buffers, plan.end_bytes())?;
     lives(plan)?;
+    prepared(graph, plan)?;
     rows(graph, plan, usize::MAX)?;
     // Where padding is left out, one token is the least that can count.
     if plan.padding.is_some() { rows(graph, plan, 1) } else { Ok(()) }
@@ -130,6 +139,27 @@ fn lives(plan: &Plan) -> Result<(), CheckError> {
             {
                 return Err(CheckError::NoRegion { slot: task.output, step: time });
             }
+        }
+    }
+    Ok(())
+}
+
+/// Whoever takes the rows of its operand as prepared finds them where the step before that used this scratch put them, in the
+/// same runs.
+fn prepared(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
+    let tasks = &plan.tasks;
+    let mut held: Vec<Option<(usize, bool)>> = vec![None; plan.buffers.len()];
+    for (time, step) in plan.steps.iter().enumerate() {
+        for TaskStep { task, scratch, prepared, .. } in step.task_steps() {
+            let Some(buffer) = *scratch else { continue };
+            let Task { node, inputs, output, .. } = &tasks.tasks[*task];
+            let product = matches!(graph.nodes[*node].op, Op::MatmulI8 { .. });
+            let rows = product.then(|| (tasks.root(inputs[0]), *task < tasks.prologue));
+            if *prepared && (held[buffer] != rows || !product) {
+                let slot = inputs.first().copied().unwrap_or(*output);
+                return Err(CheckError::Unprepared { slot, step: time });
+            }
+            held[buffer] = rows;
         }
     }
     Ok(())

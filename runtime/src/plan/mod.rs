@@ -12,6 +12,7 @@ mod need;
 mod order;
 mod padding;
 mod place;
+mod prepared;
 mod report;
 mod residency;
 mod schedule;
@@ -23,6 +24,8 @@ mod task;
 use std::ops::Range;
 
 use crate::graph::{Binding, Graph, GraphError, ValueId};
+
+use prepared::PreparedRows;
 
 pub use check::CheckError;
 pub use cost::{macs, task_macs};
@@ -147,6 +150,8 @@ pub struct TaskStep {
     pub rows: Range<usize>,
     /// The buffer that it needs besides.
     pub scratch: Option<usize>,
+    /// An earlier step has prepared the operand's rows there.
+    pub prepared: bool,
 }
 
 /// Where a slot's bytes lie.
@@ -334,7 +339,17 @@ impl Plan {
     ) -> Self {
         let (mut steps, spans) = schedule::steps(graph, &tasks, stages);
         let (mut buffers, storage) = lifetime::buffers(graph, &tasks, &steps);
+        let padding = options.padding.as_ref().and_then(|known| Padding::new(graph, &tasks, known));
+        let mut prepared = PreparedRows::new(graph, &tasks, padding.as_ref(), scratch_bytes);
         for span in spans {
+            if let Step::Task(step) = &mut steps[span.start]
+                && span.len() == 1
+                && let Some(buffer) = prepared.find(step.task, span.start)
+            {
+                (step.scratch, step.prepared) = (Some(buffer), true);
+                buffers[buffer].last_step = span.start;
+                continue;
+            }
             // One region serves a whole strip: its steps are many and alike.
             let mut bytes = 0;
             for step in &mut steps[span.clone()] {
@@ -348,6 +363,11 @@ impl Plan {
                 }
             }
             if bytes > 0 {
+                if let Step::Task(step) = &steps[span.start]
+                    && span.len() == 1
+                {
+                    prepared.add(step.task, span.start, buffers.len());
+                }
                 buffers.push(Buffer {
                     owner: Owner::Scratch,
                     bytes,
@@ -367,7 +387,6 @@ impl Plan {
         let flags = steady::steady_tasks(graph, &tasks, &options.steady);
         let steady = tasks.tasks.iter().zip(flags).filter(|(_, steady)| *steady);
         let steady_macs = steady.map(|(task, _)| task_macs(graph, &tasks, task)).sum();
-        let padding = options.padding.as_ref().and_then(|known| Padding::new(graph, &tasks, known));
         Plan {
             network: graph.name.clone(),
             options: options.clone(),

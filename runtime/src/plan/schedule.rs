@@ -54,7 +54,7 @@ pub fn steps(graph: &Graph, tasks: &Tasks, stages: &[Stage]) -> (Vec<Step>, Vec<
 
 fn whole_step(tasks: &Tasks, task: usize) -> TaskStep {
     let rows = tasks.layouts[tasks.tasks[task].output].rows;
-    TaskStep { task, rows: 0..rows, scratch: None }
+    TaskStep { task, rows: 0..rows, scratch: None, prepared: false }
 }
 
 /// Rolls a run of tasks: for each strip of the last result, every task catches up with what is needed.
@@ -78,7 +78,7 @@ fn strip(graph: &Graph, tasks: &Tasks, range: Range<usize>, height: usize, steps
             let (done, wanted) = (&mut done[task - range.start], wanted[task - range.start]);
             if wanted > *done {
                 let rows = *done..wanted;
-                steps.push(Step::Task(TaskStep { task, rows, scratch: None }));
+                steps.push(Step::Task(TaskStep { task, rows, scratch: None, prepared: false }));
                 *done = wanted;
             }
         }

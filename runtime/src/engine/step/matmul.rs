@@ -46,10 +46,12 @@ pub(super) fn int8(
     let mut first = portion.rows.start;
     while first < portion.rows.end {
         let rows = first..(first + scratch.rows).min(portion.rows.end);
-        for row in cx.share(rows.clone()) {
-            quantise_row(cx, work, portion, &scratch, row - first, row, scale);
+        if !portion.prepared {
+            for row in cx.share(rows.clone()) {
+                quantise_row(cx, work, portion, &scratch, row - first, row, scale);
+            }
+            cx.barrier()?;
         }
-        cx.barrier()?;
         let vectors = rows.len() * scratch.vectors;
         let act: &[u8] = cx.scratch(portion, 0, vectors * k_bytes);
         let scales: &[f32] = cx.scratch(portion, scratch.scales_at(), vectors);

@@ -98,6 +98,30 @@ fn a_small_unet_gives_the_same_bytes_with_any_threads_and_kernels() {
 }
 
 #[test]
+fn products_of_the_same_rows_quantise_them_once() {
+    let mut net = Net::new(5);
+    let x = net.input(&[2, 7, 24], DType::F16);
+    let y = net.layer_norm(x);
+    let q = net.matmul_i8(y, 24, (None, None));
+    let q = net.rms_norm(q, 8);
+    let [k, v] = [(); 2].map(|()| net.matmul_i8(y, 24, (None, None)));
+    let attended = net.attention(&[q, k, v], 3, false);
+    let out = net.matmul_i8(attended, 24, (None, Some(y)));
+    net.output(out);
+    let plan = plan(&net, 2);
+    let steps = plan.steps.iter().flat_map(Step::task_steps);
+    assert_eq!(steps.filter(|step| step.prepared).count(), 2);
+    check(&net, 0.03);
+    let mut broken = plan;
+    for step in &mut broken.steps {
+        if let Step::Task(step) = step {
+            step.prepared = step.scratch.is_some();
+        }
+    }
+    assert!(crate::plan::check::check(&net.graph, &broken).is_err());
+}
+
+#[test]
 fn a_segment_changes_nothing() {
     let net = ops::unet(3);
     let reference = &crate::kernel::reference::KERNELS;

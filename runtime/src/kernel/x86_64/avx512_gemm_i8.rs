@@ -19,7 +19,7 @@ const ROWS: usize = 12;
 /// Longest panels of one turn whose successors are fetched while they are used: half of a first-level cache.
 const NEXT_BYTES_MAX: usize = 24 << 10;
 /// How far ahead longer panels are fetched.
-const SOON_BYTES: usize = 1 << 10;
+const SOON_BYTES: usize = 4 << 10;
 /// Bytes of one group of a panel.
 const LINE: usize = 64;
 
