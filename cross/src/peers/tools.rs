@@ -1,6 +1,7 @@
 //! The programs that export, pack and measure, and the folder that their files lie in.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -55,7 +56,7 @@ impl Tools {
     /// If the packer refuses.
     pub fn pack(&self, label: &str, source: &Path) -> Result<PathBuf> {
         let pack = self.folder.join(format!("{label}.safetensors"));
-        if !pack.is_file() {
+        if !is_newer(&pack, source)? {
             Run::new(self.release.join("plantain-pack")).arg(source).arg("-o").arg(&pack).run()?;
         }
         Ok(pack)
@@ -68,7 +69,7 @@ impl Tools {
     pub fn quantised(&self, model: &Path) -> Result<PathBuf> {
         let stem = model.to_string_lossy().replace(['/', '.'], "-");
         let out = self.folder.join(format!("{}.int8.onnx", stem.trim_matches('-')));
-        if !out.is_file() {
+        if !is_newer(&out, model)? {
             self.script("onnx_runtime.py")
                 .args(["--quantise".as_ref(), model.as_os_str(), out.as_os_str()])
                 .output()
@@ -114,6 +115,20 @@ impl Tools {
             "bench": bench,
         }))
     }
+}
+
+/// Whether a file was made after its source, a file or all files of a folder, was last written.
+fn is_newer(made: &Path, source: &Path) -> Result<bool> {
+    fn written(path: &Path) -> std::io::Result<SystemTime> {
+        let mut last = path.metadata()?.modified()?;
+        if path.is_dir() {
+            for entry in path.read_dir()? {
+                last = last.max(written(&entry?.path())?);
+            }
+        }
+        Ok(last)
+    }
+    Ok(made.is_file() && written(made)? > written(source)?)
 }
 
 /// The CPU's name and what else runs on it.
