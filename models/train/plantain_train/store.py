@@ -55,7 +55,7 @@ def keep(checkpoint: Path, out: Path, note: str) -> None:
                 for k in ("mu", "V", "w")}
     out.parent.mkdir(parents=True, exist_ok=True)
     shapes = {name: list(value.shape) for name, value in whole.items() if name + PACKED in tensors}
-    configs = {prefix: part["config"] for prefix, part in parts.items() if "config" in part}
+    configs = {prefix: part["config"] for prefix, part in parts.items() if part.get("config")}
     save_file(tensors, out, {"configs": json.dumps(configs), "images": str(parts[GENERATOR].get("images", 0)), "note": note,
                              "shapes": json.dumps(shapes)})
     print(f"keep: {out}, {out.stat().st_size} bytes", flush=True)
@@ -78,7 +78,8 @@ def restore(source: Path) -> Path:
     np.savez(BASIS, **{k: v.numpy() for k, v in part(LATENT).items()})
     for prefix, path in {GENERATOR: out, **OTHERS}.items():
         if weights := part(prefix):
-            torch.save({"ema": weights, "config": configs.get(prefix, {}), "images": int(notes["images"]) if path == out else 0}, path)
+            sizes = {"config": configs[prefix]} if prefix in configs else {}
+            torch.save({"ema": weights, "images": int(notes["images"]) if path == out else 0, **sizes}, path)
         else:
             path.unlink(missing_ok=True)
     print(f"restore: {out}; {notes['note']}", flush=True)
