@@ -22,8 +22,8 @@ from .sheet import sheet
 PROVENANCE = (
     "Trained on renders of open icon sets: Fluent Emoji 3d, flat and high contrast (Microsoft, MIT), Noto Emoji (Google, Apache-2.0), Twemoji "
     "(Twitter, Inc and other contributors, CC-BY-4.0); names from emojibase (MIT). Refiner also on Fluent Emoji, Noto v1 (Apache-2.0), "
-    "FxEmojis (Mozilla, Apache-2.0) and EmojiOne 2 (CC-BY-4.0). Text encoder: all-MiniLM-L6-v2 (Apache-2.0), vocabulary cut. Draws icons of "
-    "known words, not photographs.")
+    "FxEmojis (Mozilla, Apache-2.0) and EmojiOne 2 (CC-BY-4.0). Text encoder: from all-MiniLM-L6-v2 (Apache-2.0), fewer "
+    "layers, vocabulary cut. Draws icons of known words, not photographs.")
 
 
 def ship(checkpoint: Path, out: Path, name: str, steps: int = 1, guidance: float = 1.0) -> None:
@@ -35,7 +35,8 @@ def ship(checkpoint: Path, out: Path, name: str, steps: int = 1, guidance: float
         raise SystemExit("no refiner.pt in the work folder; run `python -m plantain_train refine` first")
     concepts = load(json.loads((POOL / "pool.json").read_text())["concepts"])
     synonyms = list(dict.fromkeys(s for c in concepts for s in c.synonyms))
-    card = Card(name, [c.word for c in concepts], {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES), steps=steps, guidance_scale=guidance, synonyms=synonyms,
+    card = Card(name, [c.word for c in concepts], {k: v[0] for k, v in STYLE_WORDS.items()}, "minimal", list(BACKGROUNDS), list(HUES),
+                steps=steps, guidance_scale=guidance, synonyms=synonyms,
                 licence="MIT OR Apache-2.0 (weights); the training data's licences are in NOTICE.md", provenance=PROVENANCE)
     export(out, net, decoder.refiner, PatchBasis.load(BASIS), text.pruned_vocabulary(text.model_folder(), phrases()), card,
            trained_enlarger())
