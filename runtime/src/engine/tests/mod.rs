@@ -17,18 +17,23 @@ use net::Net;
 
 const BINDING: Binding = Binding { batch: 1, height: 1, width: 1 };
 
-/// Runs a net under a plan and returns its outputs.
-fn run(net: &Net, plan: Plan, kernels: &'static Kernels) -> Vec<Vec<f32>> {
-    let options = EngineOptions { kernels: Some(kernels), ..EngineOptions::new(1) };
-    let weights: Arc<dyn Weights> = Arc::new(net.weights.clone());
-    let planned = Planned {
-        graph: Arc::new(net.graph.clone()),
+/// A graph and its plan, with all weights in memory.
+fn resident(graph: &Graph, plan: Plan) -> Planned {
+    Planned {
+        graph: Arc::new(graph.clone()),
         plan,
         holding: Holding::Resident,
         residency: None,
         later_residency: None,
         ranges: Vec::new(),
-    };
+    }
+}
+
+/// Runs a net under a plan and returns its outputs.
+fn run(net: &Net, plan: Plan, kernels: &'static Kernels) -> Vec<Vec<f32>> {
+    let options = EngineOptions { kernels: Some(kernels), ..EngineOptions::new(1) };
+    let weights: Arc<dyn Weights> = Arc::new(net.weights.clone());
+    let planned = resident(&net.graph, plan);
     let memory = MemoryReport::default();
     let mut engine = Engine::of_planned(weights, vec![planned], memory, &options).unwrap();
     let network = engine.network("net").unwrap();

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::BINDING;
 use super::net::Net;
-use crate::engine::{Engine, EngineOptions, Holding, MemoryReport, NetworkIndex, Planned, Weights};
+use super::{BINDING, resident};
+use crate::engine::{Engine, EngineOptions, MemoryReport, NetworkIndex, Weights};
 use crate::graph::{Binary, DType, Op, Unary, ValueId};
 use crate::plan::{Padding, PaddingMask, Plan, PlanOptions, PlanRecipe};
 
@@ -44,14 +44,7 @@ fn engine(net: &Net, padding: Option<PaddingMask>, threads: usize, recipe: PlanR
 }
 
 fn engine_of(net: &Net, plan: Plan, threads: usize) -> Engine {
-    let planned = Planned {
-        graph: Arc::new(net.graph.clone()),
-        plan,
-        holding: Holding::Resident,
-        residency: None,
-        later_residency: None,
-        ranges: Vec::new(),
-    };
+    let planned = resident(&net.graph, plan);
     let weights: Arc<dyn Weights> = Arc::new(net.weights.clone());
     let (memory, options) = (MemoryReport::default(), EngineOptions::new(threads));
     Engine::of_planned(weights, vec![planned], memory, &options).unwrap()

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::net::{Net, window};
-use super::{BINDING, ops};
-use crate::engine::{Engine, EngineOptions, Holding, MemoryReport, NetworkIndex, Planned, Weights};
+use super::{BINDING, ops, resident};
+use crate::engine::{Engine, EngineOptions, MemoryReport, NetworkIndex, Weights};
 use crate::graph::{Binary, DType, Graph, InputScale, Op, Unary, ValueId};
 use crate::plan::{Plan, PlanOptions, PlanRecipe};
 
@@ -25,14 +25,8 @@ fn engine(net: &Net, mut plan: Plan, threads: usize) -> Engine {
     eraser.output(y);
     let erasing = Plan::new(&eraser.graph, &PlanOptions::new(BINDING, threads)).unwrap();
     plan.move_kept(erasing.arena_bytes.max(plan.arena_bytes));
-    let planned = [(&net.graph, plan), (&eraser.graph, erasing)].map(|(graph, plan)| Planned {
-        graph: Arc::new(graph.clone()),
-        plan,
-        holding: Holding::Resident,
-        residency: None,
-        later_residency: None,
-        ranges: Vec::new(),
-    });
+    let planned =
+        [(&net.graph, plan), (&eraser.graph, erasing)].map(|(graph, plan)| resident(graph, plan));
     let weights: Arc<dyn Weights> = Arc::new(net.weights.clone());
     let options = EngineOptions::new(threads);
     Engine::of_planned(weights, planned.into(), MemoryReport::default(), &options).unwrap()
