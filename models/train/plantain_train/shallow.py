@@ -6,6 +6,7 @@ pool's captions and, so that words outside of them keep their meaning, short tex
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -15,8 +16,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from . import text
-from .concepts import STYLE_WORDS, phrases
+from . import prompts, text
+from .concepts import STYLE_WORDS
 from .loop import Plan, Setup, Step, mixed_precision, run
 from .pool import Pool, encode_captions
 
@@ -93,12 +94,11 @@ def setup(encoder: text.TextEncoder, tokenizer: Tokenizer, captions: list[str], 
 def train(layers: int, stop_at: float, batch: int = 64, workers: int = 2) -> None:
     """Trains the encoder with `layers` layers until `stop_at`, measures, and encodes the pool's captions with it."""
     torch.manual_seed(0)
-    folder = text.model_folder()
-    keep = text.pruned_vocabulary(folder, phrases())
-    encoder, tokenizer, captions = text.TextEncoder(folder, keep), text.shipped_tokenizer(folder, keep), Pool().info["captions"]
-    net = best_layers(encoder, layers, *next(iter(Texts(tokenizer, captions, SAMPLE, 50)))).requires_grad_(True)
+    (tokenizer, encoder), captions = prompts.encoder(whole=True), Pool().info["captions"]
+    # A copy: what it learns must not change the layers that it learns from.
+    net = copy.deepcopy(best_layers(encoder, layers, *next(iter(Texts(tokenizer, captions, SAMPLE, 50))))).requires_grad_(True)
     plan = Plan("shallow", text.CHECKPOINT, stop_at, batch=batch, rate=4e-4, decay=0.9, weight_decay=0.01, ema=0.99, workers=workers)
-    saved = run(plan, net, setup(text.TextEncoder(folder, keep), tokenizer, captions, batch))
+    saved = run(plan, net, setup(encoder, tokenizer, captions, batch))
     net.load_state_dict(saved["ema"])
     measure(encoder, net.eval(), Texts(tokenizer, captions, SAMPLE, 49))
     encode_captions(captions)
