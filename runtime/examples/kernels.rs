@@ -7,8 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 use half::f16;
 use plantain::graph::Unary;
 use plantain::kernel::{
-    ATTENTION_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels,
-    KeyRows, KeyTile, Moments, Row, RowMut, Rows, RowsMut, int8_scale,
+    ATTENTION_I8_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args,
+    Kernels, KeyRows, KeyTile, Moments, Row, RowMut, Rows, RowsMut, int8_scale,
 };
 use plantain::pack::panel::PanelShape;
 use plantain::plan::scratch::ATTENTION_I8_QUERIES;
@@ -299,13 +299,13 @@ fn attention_i8(kernels: &Kernels, queries: usize, keys: usize, head: usize) -> 
     let values: Vec<f16> = (0..length).map(|i| f16::from_f32((i % 97) as f32 / 97.0)).collect();
     let rows = Rows { data: Row::F16(&values), stride: head };
     let tile_stride = KeyTile::words(head);
-    let mut tiles = vec![0.0; keys.div_ceil(ATTENTION_KEYS) * tile_stride];
+    let mut tiles = vec![0.0; keys.div_ceil(ATTENTION_I8_KEYS) * tile_stride];
     let quantising = seconds(|| {
         for (index, tile) in tiles.chunks_exact_mut(tile_stride).enumerate() {
-            let first = index * ATTENTION_KEYS;
+            let first = index * ATTENTION_I8_KEYS;
             let data = rows.data.slice(first * head..length);
             let (k, v) = (Rows { data, ..rows }, Rows { data, ..rows });
-            let keys = (keys - first).min(ATTENTION_KEYS);
+            let keys = (keys - first).min(ATTENTION_I8_KEYS);
             let offset = kernels.gemm_i8.act_offset;
             (kernels.quantise_keys)(&KeyRows { keys, head, k, v, offset }, tile);
         }

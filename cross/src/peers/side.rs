@@ -13,7 +13,7 @@ pub struct Side {
     wall_seconds: Vec<f64>,
     peak_rss_bytes: u64,
     kernels: String,
-    peaks: Vec<f64>,
+    peak_gmacs_per_second: f64,
     ops: BTreeMap<String, OpTurns>,
 }
 
@@ -22,18 +22,17 @@ pub struct Side {
 struct OpTurns {
     seconds: Vec<f64>,
     gmacs: f64,
-    shares: Vec<f64>,
 }
 
 /// One kind of op, or all together, in one run.
 pub struct OpMedians {
     /// The op's name.
     pub name: String,
-    /// Wall seconds of all its steps.
+    /// Wall seconds of all its steps in a run.
     pub seconds: f64,
     /// Billions of multiply-adds; 0 where none are counted.
     pub gmacs: f64,
-    /// Of the int8 peak that was measured in the same turn.
+    /// Of the largest int8 peak of all turns.
     pub share_of_peak: f64,
 }
 
@@ -46,7 +45,7 @@ impl Side {
             wall_seconds: Vec::new(),
             peak_rss_bytes: 0,
             kernels: String::new(),
-            peaks: Vec::new(),
+            peak_gmacs_per_second: 0.0,
             ops: BTreeMap::new(),
         }
     }
@@ -71,24 +70,21 @@ impl Side {
     fn profile(&mut self, bench: &Value) {
         let Some(peak) = bench["peak_gmacs_per_second"].as_f64() else { return };
         self.kernels = bench["kernels"].as_str().unwrap_or_default().to_owned();
-        self.peaks.push(peak);
+        self.peak_gmacs_per_second = self.peak_gmacs_per_second.max(peak);
         let mut turn: BTreeMap<String, [f64; 2]> = BTreeMap::new();
         let networks = bench["networks"].as_array().into_iter().flatten();
         for op in networks.flat_map(|network| network["ops"].as_array().into_iter().flatten()) {
             let name = op["op"].as_str().unwrap_or_default();
-            // The profile counts the first run too, which is not measured.
-            let runs = bench["runs"].as_f64().unwrap_or_default() + 1.0;
             let work = [op["seconds"].as_f64(), op["macs"].as_f64().map(|macs| macs / 1e9)];
             for name in [name, "all"] {
                 let sums = turn.entry(name.to_owned()).or_default();
-                sums.iter_mut().zip(work).for_each(|(sum, x)| *sum += x.unwrap_or_default() / runs);
+                sums.iter_mut().zip(work).for_each(|(sum, x)| *sum += x.unwrap_or_default());
             }
         }
         for (name, [seconds, gmacs]) in turn {
             let op = self.ops.entry(name).or_default();
             op.seconds.push(seconds);
             op.gmacs = gmacs;
-            op.shares.push(gmacs / seconds.max(1e-12) / peak);
         }
     }
 
@@ -112,18 +108,17 @@ impl Side {
         &self.kernels
     }
 
-    /// Median of the turns.
+    /// Largest of the turns.
     pub fn peak_gmacs_per_second(&self) -> f64 {
-        median(&self.peaks)
+        self.peak_gmacs_per_second
     }
 
     /// Kinds of op, the longest first.
     pub fn ops(&self) -> Vec<OpMedians> {
-        let medians = |(name, op): (&String, &OpTurns)| OpMedians {
-            name: name.clone(),
-            seconds: median(&op.seconds),
-            gmacs: op.gmacs,
-            share_of_peak: median(&op.shares),
+        let medians = |(name, op): (&String, &OpTurns)| {
+            let seconds = median(&op.seconds);
+            let share_of_peak = op.gmacs / seconds.max(1e-12) / self.peak_gmacs_per_second;
+            OpMedians { name: name.clone(), seconds, gmacs: op.gmacs, share_of_peak }
         };
         let mut ops: Vec<OpMedians> = self.ops.iter().map(medians).collect();
         ops.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -143,11 +138,11 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn medians_are_over_all_runs_and_shares_over_turns() {
+    fn medians_are_over_all_runs_and_shares_of_the_largest_peak() {
         let mut side = Side::new("plantain");
         for (seconds, peak) in [(2.0, 100.0), (4.0, 50.0), (1.0, 200.0)] {
             let ops = json!([
-                {"op": "conv_i8", "seconds": 2.0 * seconds, "macs": 200_000_000_000u64},
+                {"op": "conv_i8", "seconds": seconds, "macs": 100_000_000_000u64},
                 {"op": "softmax", "seconds": 0.0, "macs": 0},
             ]);
             let bench = json!({
@@ -167,7 +162,7 @@ mod tests {
         assert_eq!((side.cpu_seconds(), side.peak_rss_bytes()), (2.0, 4_000_000));
         let ops = side.ops();
         let conv = ops.iter().find(|op| op.name == "conv_i8").unwrap();
-        assert_eq!((conv.seconds, conv.gmacs, conv.share_of_peak), (2.0, 100.0, 0.5));
+        assert_eq!((conv.seconds, conv.gmacs, conv.share_of_peak), (2.0, 100.0, 0.25));
         assert!(side.take(&json!({})).is_err());
     }
 }

@@ -1,16 +1,16 @@
 //! `plantain bench`: seconds of each network and of the whole, work by kind of op, against this core's own peak.
 
 mod pictures;
+mod profile;
 
-use std::hint::black_box;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plantain::engine::{Engine, EngineOptions, NetworkIndex, OpProfile};
+use plantain::engine::{Engine, EngineOptions, NetworkIndex};
 use plantain::graph::{Binding, DType, Graph, bind_shape};
-use plantain::kernel::{GemmI8Args, Kernels};
+use plantain::kernel::Kernels;
 use plantain::pack::Pack;
 use plantain::pipeline::{Options, peak_rss_bytes};
 use plantain::rng;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::machine::{MachineChoice, PinChoice};
 use super::{find_bundled_pack, refuse};
+use profile::{OpTimes, Peak};
 
 /// Arguments of `plantain bench`.
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let machine = args.machine.settle()?;
     let pack = Arc::new(Pack::open(&path).map_err(refuse)?);
     let kernels = Kernels::chosen().map_err(refuse)?;
-    let peak = peak_gmacs_per_second(kernels);
+    let peak = Peak::new(kernels);
     let mut value = if pack.pipeline().is_ok() {
         let options = Options {
             budget_bytes: machine.budget_bytes,
@@ -75,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             cores: args.pin.cores(&machine)?,
             ..Options::default()
         };
-        pictures::measure(&pack, &options, args, peak)?
+        pictures::measure(&pack, &options, args, &peak)?
     } else {
         let cores = args.pin.cores(&machine)?;
         let threads = machine.threads.unwrap_or(cores.len().max(1));
@@ -84,10 +85,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             cores,
             ..EngineOptions::new(threads)
         };
-        lone(pack, args, &options, peak)?
+        lone(pack, args, &options, &peak)?
     };
     value["kernels"] = kernels.name.into();
-    value["peak_gmacs_per_second"] = json!(round(peak));
+    profile::add_shares(&mut value, &peak);
     value["runs"] = args.runs.into();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -99,7 +100,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Each network of a pack without a pipeline, on random input.
-fn lone(pack: Arc<Pack>, args: &Args, options: &EngineOptions, peak: f64) -> anyhow::Result<Value> {
+fn lone(
+    pack: Arc<Pack>,
+    args: &Args,
+    options: &EngineOptions,
+    peak: &Peak,
+) -> anyhow::Result<Value> {
     let graphs: Vec<Graph> = pack.graphs().to_vec();
     let networks: Vec<(&Graph, Binding)> =
         graphs.iter().map(|graph| (graph, args.binding)).collect();
@@ -108,6 +114,7 @@ fn lone(pack: Arc<Pack>, args: &Args, options: &EngineOptions, peak: f64) -> any
     for (index, graph) in graphs.iter().enumerate() {
         let network = NetworkIndex(index);
         let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
+        let mut ops = OpTimes::default();
         for run in 0..=args.runs {
             feed(&mut engine, network, graph, args.binding, u64::from(run))?;
             let (start, cpu_start) = (Instant::now(), cpu_seconds_now());
@@ -116,8 +123,10 @@ fn lone(pack: Arc<Pack>, args: &Args, options: &EngineOptions, peak: f64) -> any
                 seconds.push(start.elapsed().as_secs_f64());
                 cpu_seconds.push(cpu_seconds_now() - cpu_start);
             }
+            ops.take(&engine, network, run > 0);
         }
-        let mut value = network_value(&engine, network, peak);
+        peak.measure();
+        let mut value = ops.value(&engine, network);
         value["seconds_median"] = json!(round(median(&mut seconds)));
         value["cpu_seconds_median"] = json!(round(median(&mut cpu_seconds)));
         values.push(value);
@@ -159,75 +168,6 @@ fn feed(
     Ok(())
 }
 
-fn network_value(engine: &Engine, network: NetworkIndex, peak: f64) -> Value {
-    let profile = engine.profile(network);
-    let ops: Vec<Value> = profile.iter().map(|op| op_value(op, peak)).collect();
-    let seconds: f64 = profile.iter().map(|op| op.seconds).sum();
-    let macs: u64 = profile.iter().map(|op| op.macs).sum();
-    json!({
-        "network": engine.graph(network).name,
-        "steps": engine.plan(network).steps.len(),
-        "gmacs_per_second": round(macs as f64 / seconds.max(1e-12) / 1e9),
-        "ops": ops,
-    })
-}
-
-fn op_value(op: &OpProfile, peak: f64) -> Value {
-    let rate = op.gmacs_per_second();
-    json!({
-        "op": op.op,
-        "steps": op.steps,
-        "seconds": round(op.seconds),
-        "macs": op.macs,
-        "gmacs_per_second": round(rate),
-        "share_of_peak": round(rate / peak),
-    })
-}
-
-/// The most multiply-accumulates a second that the int8 kernel in use reaches on operands that stay in the first-level
-/// cache, over shapes that suit one kernel or another.
-fn peak_gmacs_per_second(kernels: &Kernels) -> f64 {
-    let shapes = [(1, 128), (2, 64), (4, 32)];
-    shapes
-        .map(|(turns, groups)| gmacs_per_second(kernels, turns, groups))
-        .into_iter()
-        .fold(0.0, f64::max)
-}
-
-/// Of some turns of the inner loop with some groups of k, operands on lines as the engine has them.
-fn gmacs_per_second(kernels: &Kernels, turns: usize, groups: usize) -> f64 {
-    const CALLS: usize = 500;
-    let gemm = kernels.gemm_i8;
-    let (rows, panels) = (turns * gemm.tile_rows, gemm.tile_panels);
-    let act = vec![1u8; rows * groups * 4 + 64];
-    let act = &act[act.as_ptr().align_offset(64)..];
-    let weights = vec![1i8; panels * groups * 64 + 64];
-    let weights = &weights[weights.as_ptr().align_offset(64)..];
-    let mut acc = vec![0; rows * panels * 16 + 16];
-    let at = acc.as_ptr().align_offset(64);
-    let acc = &mut acc[at..];
-    let mut best = f64::MAX;
-    for _ in 0..20 {
-        let start = Instant::now();
-        for _ in 0..CALLS {
-            (gemm.run)(GemmI8Args {
-                act: black_box(act),
-                act_stride: groups * 4,
-                rows,
-                weights,
-                weights_stride: groups * 64,
-                panels,
-                groups,
-                acc,
-                acc_stride: panels * 16,
-                accumulate: false,
-            });
-        }
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    (CALLS * rows * panels * 16 * groups * 4) as f64 / best / 1e9
-}
-
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
@@ -267,10 +207,11 @@ fn print(out: &mut impl Write, value: &Value) -> std::io::Result<()> {
     for network in value["networks"].as_array().into_iter().flatten() {
         writeln!(
             out,
-            "\n{:<14}{:>9.1} ms  {:>7.1} GMAC/s",
+            "\n{:<14}{:>9.1} ms  {:>7.1} GMAC/s {:>4.0}% of peak",
             network["network"].as_str().unwrap_or_default(),
             number(&network["seconds_median"]) * 1e3,
-            number(&network["gmacs_per_second"])
+            number(&network["gmacs_per_second"]),
+            number(&network["share_of_peak"]) * 100.0
         )?;
         for op in network["ops"].as_array().into_iter().flatten() {
             let share = match number(&op["macs"]) {

@@ -1,7 +1,7 @@
 //! Attention with the scores written out, and as int8 products make it.
 
 use plantain::kernel::{
-    ATTENTION_KEYS, AttentionI8, Kernels, KeyRows, KeyTile, Mask, Row, RowMut, Rows, RowsMut,
+    ATTENTION_I8_KEYS, AttentionI8, Kernels, KeyRows, KeyTile, Mask, Row, RowMut, Rows, RowsMut,
     reference,
 };
 
@@ -85,7 +85,7 @@ impl Call<'_> {
         let kernels = Kernels::chosen().unwrap_or(&reference::KERNELS);
         let d = width / heads;
         let words = KeyTile::words(d);
-        let mut tiles = vec![0.0; t.div_ceil(ATTENTION_KEYS) * words];
+        let mut tiles = vec![0.0; t.div_ceil(ATTENTION_I8_KEYS) * words];
         let mut scratch = vec![0.0; AttentionI8::scratch(m, d)];
         let mut out = vec![0.0f32; b * m * width];
         // From one head's first value of a sample on.
@@ -103,9 +103,9 @@ impl Call<'_> {
             });
             for head in 0..heads {
                 for (index, tile) in tiles.chunks_exact_mut(words).enumerate() {
-                    let first = index * ATTENTION_KEYS;
+                    let first = index * ATTENTION_I8_KEYS;
                     let keys = KeyRows {
-                        keys: (t - first).min(ATTENTION_KEYS),
+                        keys: (t - first).min(ATTENTION_I8_KEYS),
                         head: d,
                         k: rows(1, sample, first, head),
                         v: rows(2, sample, first, head),

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use half::f16;
 use plantain::graph::Unary;
 use plantain::kernel::{
-    ATTENTION_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels,
-    KeyRows, KeyTile, Lines, Moments, ResizeRow, Row, RowMut, Rows, RowsMut,
+    ATTENTION_I8_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args,
+    Kernels, KeyRows, KeyTile, Lines, Moments, ResizeRow, Row, RowMut, Rows, RowsMut,
 };
 use plantain::pack::panel::PanelShape;
 
@@ -139,13 +139,13 @@ fn attention_i8(kernels: &Kernels, queries: usize, keys: usize, head: usize) {
     let values = halves(keys * head);
     let rows = Rows { data: Row::F16(&values), stride: head };
     let tile_stride = KeyTile::words(head);
-    let mut tiles = vec![0.0; keys.div_ceil(ATTENTION_KEYS) * tile_stride];
+    let mut tiles = vec![0.0; keys.div_ceil(ATTENTION_I8_KEYS) * tile_stride];
     count(&format!("quantise_keys {keys}, head {head}"), Values(2 * keys * head), || {
         for (index, tile) in tiles.chunks_exact_mut(tile_stride).enumerate() {
-            let first = index * ATTENTION_KEYS;
+            let first = index * ATTENTION_I8_KEYS;
             let data = rows.data.slice(first * head..keys * head);
             let (k, v) = (Rows { data, ..rows }, Rows { data, ..rows });
-            let keys = (keys - first).min(ATTENTION_KEYS);
+            let keys = (keys - first).min(ATTENTION_I8_KEYS);
             let offset = kernels.gemm_i8.act_offset;
             (kernels.quantise_keys)(&KeyRows { keys, head, k, v, offset }, tile);
         }

@@ -1,19 +1,22 @@
 //! Operands of attention in int8.
 
 use super::attention::covers;
-use super::{ATTENTION_KEYS, LANES, Mask, Rows, RowsMut};
+use super::{LANES, Mask, Rows, RowsMut};
+
+/// Keys of one tile.
+pub const ATTENTION_I8_KEYS: usize = 128;
 
 /// Groups of four keys of one tile.
-const KEY_GROUPS: usize = ATTENTION_KEYS / 4;
+const KEY_GROUPS: usize = ATTENTION_I8_KEYS / 4;
 
-/// One tile of [`ATTENTION_KEYS`] keys and values of one head on their way to int8.
+/// One tile of [`ATTENTION_I8_KEYS`] keys and values of one head on their way to int8.
 ///
 /// Each key has a scale of its own ([`int8_scale`](super::int8_scale) of its largest `|x|`), and so has each column of the tile's values.
 /// What the tile lacks in keys, and the head in columns, is filled with zeros of scale 1. Behind the values' last column comes one of
 /// ones of scale 1: its product is the sum of the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRows<'a> {
-    /// Keys, at most [`ATTENTION_KEYS`].
+    /// Keys, at most [`ATTENTION_I8_KEYS`].
     pub keys: usize,
     /// Values of each row.
     pub head: usize,
@@ -32,7 +35,7 @@ impl KeyRows<'_> {
     /// If one is not.
     pub fn check(&self, out: &[f32]) {
         let KeyRows { keys, head, k, v, .. } = *self;
-        assert!(keys <= ATTENTION_KEYS, "{keys} keys are more than a tile");
+        assert!(keys <= ATTENTION_I8_KEYS, "{keys} keys are more than a tile");
         assert!(covers(k.data.len(), k.stride, keys, head), "keys end early");
         assert!(covers(v.data.len(), v.stride, keys, head), "values end early");
         assert!(out.len() == KeyTile::words(head), "the tile has another size");
@@ -42,13 +45,13 @@ impl KeyRows<'_> {
 /// A tile in int8, to read.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyTile<'a> {
-    /// Panels of the product `q k^T`: `[4, ceil(head / 4), 16, 4]`.
+    /// Panels of the product `q k^T`: `[8, ceil(head / 4), 16, 4]`.
     pub keys: &'a [i8],
-    /// Panels of the product `p v`: `[panels, 16, 16, 4]`, where panels is `ceil((head + 1) / 16)`.
+    /// Panels of the product `p v`: `[panels, 32, 16, 4]`, where panels is `ceil((head + 1) / 16)`.
     pub values: &'a [i8],
-    /// `[64]`
+    /// `[128]`
     pub key_scales: &'a [f32],
-    /// `[64]`: what every product with this key is too large by, the offset times the sum of the key.
+    /// `[128]`: what every product with this key is too large by, the offset times the sum of the key.
     pub key_excess: &'a [i32],
     /// `[panels * 16]`
     pub value_scales: &'a [f32],
@@ -83,8 +86,8 @@ impl<'a> KeyTile<'a> {
     /// Lengths of the parts in words of four bytes, in the order of the fields.
     const fn parts(head: usize) -> [usize; 5] {
         let (groups, panels) = (KeyTile::groups(head), KeyTile::panels(head));
-        let keys = ATTENTION_KEYS * groups;
-        [keys, panels * KEY_GROUPS * LANES, ATTENTION_KEYS, ATTENTION_KEYS, panels * LANES]
+        let keys = ATTENTION_I8_KEYS * groups;
+        [keys, panels * KEY_GROUPS * LANES, ATTENTION_I8_KEYS, ATTENTION_I8_KEYS, panels * LANES]
     }
 
     /// Words of four bytes of a tile: a multiple of 16.
@@ -130,11 +133,13 @@ impl<'a> KeyTileMut<'a> {
 
 /// One head over a tile of queries, as [`Attention`](super::Attention), with both products in int8.
 ///
-/// Each query has a scale of its own. For each tile of keys: the score is `(acc * key_scale) * (query_scale * scale)`, with a mask
-/// `fma(acc * key_scale, query_scale * scale, mask)`, or negative infinity where the query may not see the key; `t` is the tile's largest score. The
-/// weight is a whole number, `round_half_even(127 e^(score - t))`: the exponential is `e^r 2^n` with `n` the nearest whole number of halvings and a
-/// polynomial of third degree, off by one in ten thousand. With `m' = max(m, t)` (0 if that is negative infinity), `f = exp(m - m')` and
-/// `g = exp(t - m')`, each column becomes `fma(acc, value_scale * g, column * f)`; the column of ones is the running sum. The result is
+/// Each query has a scale of its own, and is turned round if `scale` is negative. Scores are in halvings: with `f = query_scale * (|scale| log2 e)`
+/// the score is `(acc * key_scale) * f`, with a mask `fma(acc * key_scale, f, mask * log2 e)`, or negative infinity where the query may not see the
+/// key. The factor `f`, which keeps the order, is multiplied into the tile's largest `acc * key_scale` and not into each: `t` is that product, raised
+/// by a part in four million, so that no rounding leaves a distance `fma(acc * key_scale, f, -t)` above 0. The weight is a whole number,
+/// `round_half_even(127 2^distance)`: `2^r 2^n` with `n` the nearest whole number and a polynomial of third degree, off by one in ten thousand. With
+/// `m' = max(m, t)` (0 if that is negative infinity), `f = 2^(m - m')` and `g = 2^(t - m')`, each column becomes
+/// `fma(acc, value_scale * g, column * f)`; the column of ones is the running sum. The result is
 /// `fma(column, inverse, 0)` with the inverse of that sum (so that a tile without weight changes not even the sign of a zero), or zeros where no key
 /// is seen.
 #[derive(Clone, Copy, Debug)]
@@ -163,9 +168,9 @@ impl<'a> AttentionI8<'a> {
     /// Values of scratch that a call needs.
     pub const fn scratch(queries: usize, head: usize) -> usize {
         let width = KeyTile::panels(head) * LANES;
-        let sums = if width > ATTENTION_KEYS { width } else { ATTENTION_KEYS };
+        let sums = if width > ATTENTION_I8_KEYS { width } else { ATTENTION_I8_KEYS };
         // int8 queries, int8 weights, sums of either product, outputs; scales, maxima and two factors.
-        queries * (KeyTile::groups(head) + ATTENTION_KEYS / 4 + sums + width + 4)
+        queries * (KeyTile::groups(head) + ATTENTION_I8_KEYS / 4 + sums + width + 4)
     }
 
     /// Keys that query `i` of the tile may see.
@@ -182,6 +187,11 @@ impl<'a> AttentionI8<'a> {
         KeyTile::new(self.head, &self.tiles[start..start + KeyTile::words(self.head)])
     }
 
+    /// Of [`AttentionI8::scale`]: what queries are multiplied by before they are rounded (1 or -1), and what turns scores into halvings.
+    pub fn sign_and_halvings(&self) -> (f32, f32) {
+        (1f32.copysign(self.scale), self.scale.abs() * std::f32::consts::LOG2_E)
+    }
+
     /// Asserts that every access is inside its slice.
     ///
     /// # Panics
@@ -189,7 +199,7 @@ impl<'a> AttentionI8<'a> {
     pub fn check(&self, scratch: &[f32], out: &RowsMut<'_>) {
         let AttentionI8 { queries, keys, head, q, .. } = *self;
         assert!(covers(q.data.len(), q.stride, queries, head), "queries end early");
-        let (tiles, words) = (keys.div_ceil(ATTENTION_KEYS), KeyTile::words(head));
+        let (tiles, words) = (keys.div_ceil(ATTENTION_I8_KEYS), KeyTile::words(head));
         assert!(covers(self.tiles.len(), self.tile_stride, tiles, words), "tiles end early");
         assert!(covers(out.data.len(), out.stride, queries, head), "outputs end early");
         if let Some(mask) = self.mask {

@@ -32,7 +32,7 @@ mod window;
 mod x86_64;
 
 pub use attention::{ATTENTION_KEYS, Attention, Mask};
-pub use attention_i8::{AttentionI8, KeyRows, KeyTile, KeyTileMut};
+pub use attention_i8::{ATTENTION_I8_KEYS, AttentionI8, KeyRows, KeyTile, KeyTileMut};
 pub use cpu::{KernelError, OVERRIDE};
 pub use gemm::{
     Finish, FinishTile, GemmF16, GemmF16Args, GemmI8, GemmI8Args, each_line, int8_scale,

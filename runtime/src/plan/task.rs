@@ -11,7 +11,7 @@ use super::PlanError;
 use super::layout::Layout;
 use super::need::{Need, need};
 use super::scratch::GROUPS_MAX;
-use crate::kernel::{ATTENTION_KEYS, KeyTile};
+use crate::kernel::{ATTENTION_I8_KEYS, KeyTile};
 
 /// What part of its node a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +150,7 @@ impl Tasks {
                     let k = &layouts[inputs[1]];
                     let (samples, heads) = (k.shape[0], *heads as usize);
                     let words = heads * KeyTile::words(k.channels() / heads);
-                    let tiles = k.shape[1].div_ceil(ATTENTION_KEYS);
+                    let tiles = k.shape[1].div_ceil(ATTENTION_I8_KEYS);
                     let hidden = layouts.len();
                     layouts.push(Layout::new(vec![samples, tiles, words], DType::F32));
                     sources.push(Source::Computed);

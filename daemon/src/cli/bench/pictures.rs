@@ -7,7 +7,11 @@ use plantain::pack::Pack;
 use plantain::pipeline::{CostReport, Options, Pipeline, Request, StageSeconds};
 use serde_json::{Value, json};
 
-use super::{Args, median, network_value, refuse, round};
+use super::profile::{OpTimes, Peak};
+use super::{Args, median, refuse, round};
+
+/// In the order of their stages.
+const NETWORKS: [&str; 5] = ["text_encoder", "denoiser", "decoder", "refiner", "enlarger"];
 
 /// Decibels of pictures that are equal.
 const PSNR_DB_MAX: f64 = 99.0;
@@ -19,6 +23,8 @@ struct Medians {
     seconds: f64,
     cpu_seconds: f64,
     last: CostReport,
+    /// Of text encoder, denoiser, decoder, refiner, enlarger.
+    ops: [OpTimes; 5],
     /// Of each picture.
     pixels: Vec<Vec<u8>>,
 }
@@ -28,21 +34,21 @@ pub(super) fn measure(
     pack: &Arc<Pack>,
     options: &Options,
     args: &Args,
-    peak: f64,
+    peak: &Peak,
 ) -> anyhow::Result<Value> {
     let open = |options: &Options| Pipeline::new(pack.clone(), options.clone()).map_err(refuse);
     let mut pipeline = open(options)?;
-    let mut plain = draw(&mut pipeline, args, None)?;
-    let mut networks = networks(&pipeline, &plain, peak, &["enlarger"])?;
+    let mut plain = draw(&mut pipeline, args, None, peak)?;
+    let mut networks = networks(&pipeline, &mut plain, &["enlarger"])?;
     let threads = pipeline.engine().map_or(0, |engine| engine.threads());
     let size = &pipeline.spec().size;
     let large = size.enlarge.map(|factor| size.default.map(|side| side * factor));
     let mut enlarged_seconds = None;
     if let Some(size) = large.filter(|&large| size.base(large).is_some_and(|(_, enlarge)| enlarge))
     {
-        let enlarged = draw(&mut pipeline, args, Some(size))?;
+        let mut enlarged = draw(&mut pipeline, args, Some(size), peak)?;
         let others = ["text_encoder", "denoiser", "decoder", "refiner"];
-        networks.extend(self::networks(&pipeline, &enlarged, peak, &others)?);
+        networks.extend(self::networks(&pipeline, &mut enlarged, &others)?);
         enlarged_seconds = Some(round(enlarged.seconds));
     }
     drop(pipeline);
@@ -58,7 +64,7 @@ pub(super) fn measure(
     });
     if let Some(every) = args.step_cache {
         let options = Options { step_cache: Some(every), ..options.clone() };
-        let cached = draw(&mut open(&options)?, args, None)?;
+        let cached = draw(&mut open(&options)?, args, None, peak)?;
         let pairs = plain.pixels.drain(..).zip(&cached.pixels);
         let mut likeness: Vec<f64> = pairs.map(|(a, b)| psnr_db(&a, b)).collect();
         value["step_cache"] = json!({
@@ -74,7 +80,12 @@ pub(super) fn measure(
 }
 
 /// Draws pictures, each with a prompt of its own, so that no text is taken from the cache; the first one is not counted.
-fn draw(pipeline: &mut Pipeline, args: &Args, size: Option<[u32; 2]>) -> anyhow::Result<Medians> {
+fn draw(
+    pipeline: &mut Pipeline,
+    args: &Args,
+    size: Option<[u32; 2]>,
+    peak: &Peak,
+) -> anyhow::Result<Medians> {
     let words: Vec<String> = pipeline.spec().words.clone();
     let prompt = |run: u32| match words.len() {
         0 => format!("a picture of number {run}"),
@@ -82,6 +93,7 @@ fn draw(pipeline: &mut Pipeline, args: &Args, size: Option<[u32; 2]>) -> anyhow:
     };
     let (mut stages, mut cpu_seconds): ([Vec<f64>; 6], Vec<f64>) = Default::default();
     let (mut last, mut pixels) = (CostReport::default(), Vec::new());
+    let mut ops: [OpTimes; 5] = Default::default();
     for run in 0..=args.runs {
         let request = Request {
             steps: args.steps,
@@ -101,7 +113,15 @@ fn draw(pipeline: &mut Pipeline, args: &Args, size: Option<[u32; 2]>) -> anyhow:
             pixels.push(picture.pixels.bytes().to_vec());
         }
         last = picture.cost;
+        for (name, ops) in NETWORKS.into_iter().zip(&mut ops) {
+            if let Some(engine) = pipeline.engine()
+                && let Ok(network) = engine.network(name)
+            {
+                ops.take(engine, network, run > 0);
+            }
+        }
     }
+    peak.measure();
     let [text_encoder, denoise, decode, refine, enlarge, seconds] =
         stages.map(|mut all| median(&mut all));
     Ok(Medians {
@@ -109,6 +129,7 @@ fn draw(pipeline: &mut Pipeline, args: &Args, size: Option<[u32; 2]>) -> anyhow:
         seconds,
         cpu_seconds: median(&mut cpu_seconds),
         last,
+        ops,
         pixels,
     })
 }
@@ -116,19 +137,17 @@ fn draw(pipeline: &mut Pipeline, args: &Args, size: Option<[u32; 2]>) -> anyhow:
 /// Each network that is loaded, but for some.
 fn networks(
     pipeline: &Pipeline,
-    medians: &Medians,
-    peak: f64,
+    medians: &mut Medians,
     without: &[&str],
 ) -> anyhow::Result<Vec<Value>> {
     let engine = pipeline.engine().ok_or_else(|| anyhow::anyhow!("the networks are not loaded"))?;
-    let names = ["text_encoder", "denoiser", "decoder", "refiner", "enlarger"];
     let mut networks = Vec::new();
-    for (name, seconds) in names.into_iter().zip(medians.stages) {
+    for ((name, seconds), ops) in NETWORKS.into_iter().zip(medians.stages).zip(&mut medians.ops) {
         if without.contains(&name) {
             continue;
         }
         if let Ok(network) = engine.network(name) {
-            let mut value = network_value(engine, network, peak);
+            let mut value = ops.value(engine, network);
             value["seconds_median"] = json!(round(seconds));
             networks.push(value);
         }

@@ -2,7 +2,7 @@
 
 use crate::engine::context::{Context, Portion, View, Work};
 use crate::kernel::{
-    ATTENTION_KEYS, Attention, AttentionI8, KeyRows, KeyTile, Mask, Rows, RowsMut,
+    ATTENTION_I8_KEYS, Attention, AttentionI8, KeyRows, KeyTile, Mask, Rows, RowsMut,
 };
 use crate::plan::scratch::{ATTENTION_I8_QUERIES, ATTENTION_QUERIES};
 
@@ -79,12 +79,12 @@ fn mask<'a>(cx: &Context<'a>, view: &View, sample: usize, query: usize, count: u
 pub(super) fn keys(cx: &Context<'_>, work: &Work, portion: &Portion, heads: usize) {
     let [k, v] = [&work.inputs[0], &work.inputs[1]];
     let (keys, length) = (k.layout.shape[1], k.layout.row_len);
-    let (head, tiles) = (length / heads, keys.div_ceil(ATTENTION_KEYS));
+    let (head, tiles) = (length / heads, keys.div_ceil(ATTENTION_I8_KEYS));
     let words = KeyTile::words(head);
     for part in cx.share(portion.rows.start * heads..portion.rows.end * heads) {
         let (row, index) = (part / heads, part % heads);
-        let (sample, first) = (row / tiles, row % tiles * ATTENTION_KEYS);
-        let count = (keys - first).min(ATTENTION_KEYS);
+        let (sample, first) = (row / tiles, row % tiles * ATTENTION_I8_KEYS);
+        let count = (keys - first).min(ATTENTION_I8_KEYS);
         let rows = |view: &View| {
             let all = cx.flat_row(view, (sample * keys + first) * length, count * length);
             Rows { data: all.slice(index * head..all.len()), stride: length }

@@ -4,14 +4,14 @@ use super::math::exp;
 use super::reduce::max_abs;
 use super::{Lanes, convert, load_part, load_row, store_part, store_row, to_array};
 use crate::kernel::{
-    ATTENTION_KEYS, AttentionI8, GemmI8, GemmI8Args, KeyRows, KeyTile, KeyTileMut, LANES, Row,
+    ATTENTION_I8_KEYS, AttentionI8, GemmI8, GemmI8Args, KeyRows, KeyTile, KeyTileMut, LANES, Row,
     RowsMut, int8_scale,
 };
 
 /// Bytes of one group of a panel.
 const LINE: usize = 4 * LANES;
-/// Panels of a tile's keys.
-const KEY_PANELS: usize = ATTENTION_KEYS / LANES;
+/// Keys whose weights are made at a time.
+const BLOCK: usize = 4 * LANES;
 
 /// See [`crate::kernel::Kernels::quantise_keys`].
 #[inline(always)]
@@ -19,7 +19,7 @@ pub fn quantise_keys<L: Lanes>(rows: &KeyRows<'_>, out: &mut [f32]) {
     rows.check(out);
     let KeyRows { keys, head, k, v, offset } = *rows;
     let tile = KeyTileMut::new(head, out);
-    for key in 0..ATTENTION_KEYS {
+    for key in 0..ATTENTION_I8_KEYS {
         let row = if key < keys { k.row(key, head) } else { Row::F32(&[]) };
         let (scale, inverse) = int8_scale(max_abs::<L>(row));
         tile.key_scales[key] = scale;
@@ -38,11 +38,11 @@ pub fn quantise_keys<L: Lanes>(rows: &KeyRows<'_>, out: &mut [f32]) {
         let inverse = L::load(&scales.map(|(_, inverse)| inverse));
         L::load(&scales.map(|(scale, _)| scale))
             .store(&mut tile.value_scales.as_chunks_mut().0[panel]);
-        let lines = ATTENTION_KEYS / 4 * LINE;
+        let lines = ATTENTION_I8_KEYS / 4 * LINE;
         put_values::<L>(rows, start..end, inverse, &mut tile.values[panel * lines..][..lines]);
     }
-    for key in 0..ATTENTION_KEYS {
-        let group = head / LANES * (ATTENTION_KEYS / 4) + key / 4;
+    for key in 0..ATTENTION_I8_KEYS {
+        let group = head / LANES * (ATTENTION_I8_KEYS / 4) + key / 4;
         tile.values[(group * LANES + head % LANES) * 4 + key % 4] = 1;
     }
 }
@@ -102,13 +102,13 @@ fn put_values<L: Lanes>(
 struct Parts<'a> {
     /// int8 `[queries, groups, 4]`
     queries: &'a mut [u8],
-    /// int8 `[queries, 64]`
+    /// int8 `[queries, 128]`
     weights: &'a mut [u8],
-    /// i32 `[queries, 64]` of scores and `[queries, width]` of outputs, in turn.
+    /// i32 `[queries, 128]` of scores and `[queries, width]` of outputs, in turn.
     sums: &'a mut [i32],
     /// `[queries, width]`
     totals: &'a mut [f32],
-    /// `[queries]`: what scores are multiplied by.
+    /// `[queries]`: what turns products with keys into halvings.
     scales: &'a mut [f32],
     /// `[queries]`
     maxima: &'a mut [f32],
@@ -122,8 +122,8 @@ impl<'a> Parts<'a> {
     #[inline(always)]
     fn new(rows: usize, head: usize, scratch: &'a mut [f32]) -> Self {
         let width = KeyTile::panels(head) * LANES;
-        let (sums, rest) = scratch.split_at_mut(rows * width.max(ATTENTION_KEYS));
-        let (weights, rest) = rest.split_at_mut(rows * ATTENTION_KEYS / 4);
+        let (sums, rest) = scratch.split_at_mut(rows * width.max(ATTENTION_I8_KEYS));
+        let (weights, rest) = rest.split_at_mut(rows * ATTENTION_I8_KEYS / 4);
         let (totals, rest) = rest.split_at_mut(rows * width);
         let (queries, rest) = rest.split_at_mut(rows * KeyTile::groups(head));
         let (scales, rest) = rest.split_at_mut(rows);
@@ -159,39 +159,44 @@ pub fn attention_i8<L: Lanes>(
     let mut parts = Parts::new(rows, head, scratch);
     parts.totals.fill(0.0);
     parts.maxima.fill(f32::NEG_INFINITY);
+    let (sign, halvings) = attention.sign_and_halvings();
     for (row, bytes) in parts.queries.chunks_exact_mut(4 * groups).enumerate() {
         let values = attention.q.row(row, head);
         let (scale, inverse) = int8_scale(max_abs::<L>(values));
-        parts.scales[row] = scale * attention.scale;
-        convert::quantise::<L>(values, inverse, gemm.act_offset, &mut bytes[..head]);
+        parts.scales[row] = scale * halvings;
+        convert::quantise::<L>(values, sign * inverse, gemm.act_offset, &mut bytes[..head]);
         bytes[head..].fill(gemm.act_offset);
     }
-    for start in (0..attention.visible(rows - 1)).step_by(ATTENTION_KEYS) {
-        let tile = attention.tile(start / ATTENTION_KEYS);
+    let visible = attention.visible(rows - 1);
+    for start in (0..visible).step_by(ATTENTION_I8_KEYS) {
+        // Of the last tile no more than holds keys.
+        let blocks = (visible - start).min(ATTENTION_I8_KEYS).div_ceil(BLOCK);
+        let tile = attention.tile(start / ATTENTION_I8_KEYS);
         (gemm.run)(GemmI8Args {
             act: parts.queries,
             act_stride: 4 * groups,
             rows,
             weights: tile.keys,
             weights_stride: groups * LINE,
-            panels: KEY_PANELS,
+            panels: blocks * BLOCK / LANES,
             groups,
             acc: parts.sums,
-            acc_stride: ATTENTION_KEYS,
+            acc_stride: ATTENTION_I8_KEYS,
             accumulate: false,
         });
         for first in (0..rows).step_by(LANES) {
-            weigh::<L>(attention, &tile, &mut parts, start, first..(first + LANES).min(rows));
+            let rows = first..(first + LANES).min(rows);
+            weigh::<L>(attention, &tile, &mut parts, start, blocks, rows);
         }
         // Weights are 0..=127: the same byte in either convention, so that nothing is to be taken off.
         (gemm.run)(GemmI8Args {
             act: parts.weights,
-            act_stride: ATTENTION_KEYS,
+            act_stride: ATTENTION_I8_KEYS,
             rows,
             weights: tile.values,
-            weights_stride: ATTENTION_KEYS / 4 * LINE,
+            weights_stride: ATTENTION_I8_KEYS / 4 * LINE,
             panels,
-            groups: ATTENTION_KEYS / 4,
+            groups: blocks * BLOCK / 4,
             acc: parts.sums,
             acc_stride: panels * LANES,
             accumulate: false,
@@ -218,79 +223,112 @@ fn weigh<L: Lanes>(
     tile: &KeyTile<'_>,
     parts: &mut Parts<'_>,
     start: usize,
+    blocks: usize,
     rows: std::ops::Range<usize>,
 ) {
-    let scores = &mut parts.sums.as_chunks_mut::<ATTENTION_KEYS>().0[rows.clone()];
+    let scores = &mut parts.sums.as_chunks_mut::<ATTENTION_I8_KEYS>().0[rows.clone()];
     let mut lanes = [L::splat(f32::NEG_INFINITY); LANES];
     for (index, (scores, lanes)) in scores.iter_mut().zip(&mut lanes).enumerate() {
         let row = rows.start + index;
-        let scale = L::splat(parts.scales[row]);
-        let seen = attention.visible(row).saturating_sub(start).min(ATTENTION_KEYS);
+        let seen = attention.visible(row).saturating_sub(start).min(ATTENTION_I8_KEYS);
+        let scores = &mut scores.as_chunks_mut().0[..blocks];
         *lanes = match attention.mask {
-            None if seen == ATTENTION_KEYS => score_tile(tile, scale, scores),
+            None if seen >= blocks * BLOCK => score_blocks(tile, scores),
             mask => {
                 let mask = mask.map(|mask| &mask.data[row * mask.stride..][..attention.keys]);
                 let mask = mask.map(|mask| &mask[start.min(mask.len())..]);
-                score_part(tile, scale, mask, seen, scores)
+                score_part(tile, L::splat(parts.scales[row]), mask, seen, scores)
             }
         };
     }
     L::transpose(&mut lanes);
-    let mut tile_max = lanes[0];
+    let mut largest = lanes[0];
     for lanes in &lanes[1..] {
-        tile_max = lanes.max(tile_max);
+        largest = lanes.max(largest);
     }
+    let nothing = L::splat(f32::NEG_INFINITY);
+    let scales = load_part::<L>(&parts.scales[rows.clone()], 0.0);
+    let (factors, tile_max) = match attention.mask {
+        Some(_) => (L::splat(1.0), largest),
+        None => (scales, largest.if_greater(nothing, raised(largest.mul(scales)), nothing)),
+    };
     let old = load_part::<L>(&parts.maxima[rows.clone()], f32::NEG_INFINITY);
     let new = tile_max.max(old);
-    let anchor = new.if_greater(L::splat(f32::NEG_INFINITY), new, L::splat(0.0));
+    let anchor = new.if_greater(nothing, new, L::splat(0.0));
     store_part(new, &mut parts.maxima[rows.clone()]);
-    store_part(exp(old.sub(anchor)), &mut parts.old_factors[rows.clone()]);
-    store_part(exp(tile_max.sub(anchor)), &mut parts.new_factors[rows.clone()]);
+    store_part(power::<L>(old.sub(anchor)), &mut parts.old_factors[rows.clone()]);
+    store_part(power::<L>(tile_max.sub(anchor)), &mut parts.new_factors[rows.clone()]);
 
-    let tile_max = to_array(tile_max);
-    let weights = &mut parts.weights.as_chunks_mut::<ATTENTION_KEYS>().0[rows];
-    for ((scores, weights), max) in scores.iter().zip(weights).zip(tile_max) {
-        let max = L::splat(max);
-        let scores: &[f32; ATTENTION_KEYS] = bytemuck::cast_ref(scores);
-        for (score, weight) in scores.as_chunks().0.iter().zip(weights.as_chunks_mut().0) {
-            self::weight(L::load(score).sub(max)).store_bytes(0, weight);
+    let (factors, tile_max) = (to_array(factors), to_array(tile_max.neg()));
+    let weights = &mut parts.weights.as_chunks_mut::<ATTENTION_I8_KEYS>().0[rows];
+    for (index, (scores, weights)) in scores.iter().zip(weights).enumerate() {
+        let (factor, max) = (L::splat(factors[index]), L::splat(tile_max[index]));
+        let scores: &[[f32; BLOCK]] = bytemuck::cast_slice(&scores[..blocks * BLOCK]);
+        for (scores, weights) in scores.iter().zip(weights.as_chunks_mut::<BLOCK>().0) {
+            let mut block = [L::splat(0.0); BLOCK / LANES];
+            for (weight, score) in block.iter_mut().zip(scores.as_chunks().0) {
+                *weight = self::weight(L::load(score).mul_add(factor, max));
+            }
+            let weights: &mut [[u8; LANES]; BLOCK / LANES] = bytemuck::cast_mut(weights);
+            L::store_bytes_four(block, weights);
         }
     }
 }
 
-/// Scores of one query by a whole tile, in place of their sums; the largest by lane.
+/// `2^x`
 #[inline(always)]
-fn score_tile<L: Lanes>(tile: &KeyTile<'_>, scale: L, scores: &mut [i32; ATTENTION_KEYS]) -> L {
+fn power<L: Lanes>(x: L) -> L {
+    exp(x.mul(L::splat(std::f32::consts::LN_2)))
+}
+
+/// See [`AttentionI8`]: raised by a part in four million, and never negative infinity.
+#[inline(always)]
+fn raised<L: Lanes>(score: L) -> L {
+    score.abs().mul_add(L::splat(1.0 / 4_194_304.0), score).max(L::splat(f32::MIN))
+}
+
+/// Products with keys in place of their sums, not yet scaled by the query; the largest by lane.
+#[inline(always)]
+fn score_blocks<L: Lanes>(tile: &KeyTile<'_>, scores: &mut [[i32; BLOCK]]) -> L {
     let mut largest = L::splat(f32::NEG_INFINITY);
-    let (excess, key_scales) = (tile.key_excess.as_chunks().0, tile.key_scales.as_chunks().0);
-    for (part, sums) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let value = L::load_sums(sums, &excess[part]).mul(L::load(&key_scales[part])).mul(scale);
-        value.store(bytemuck::cast_mut(sums));
-        largest = value.max(largest);
+    let excess = tile.key_excess.as_chunks::<BLOCK>().0.iter();
+    let key_scales = tile.key_scales.as_chunks::<BLOCK>().0.iter();
+    for ((scores, excess), key_scales) in scores.iter_mut().zip(excess).zip(key_scales) {
+        let (excess, key_scales) = (excess.as_chunks().0, key_scales.as_chunks().0);
+        for (part, sums) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let value = L::load_sums(sums, &excess[part]).mul(L::load(&key_scales[part]));
+            value.store(bytemuck::cast_mut(sums));
+            largest = value.max(largest);
+        }
     }
     largest
 }
 
-/// As [`score_tile`], with a mask, and for the first `seen` keys.
+/// As [`score_blocks`], for the first `seen` keys; with a mask, the scores in halvings.
 #[inline(always)]
 fn score_part<L: Lanes>(
     tile: &KeyTile<'_>,
     scale: L,
     mask: Option<&[f32]>,
     seen: usize,
-    scores: &mut [i32; ATTENTION_KEYS],
+    scores: &mut [[i32; BLOCK]],
 ) -> L {
-    let mut largest = L::splat(f32::NEG_INFINITY);
+    let nothing = L::splat(f32::NEG_INFINITY);
+    let mut largest = nothing;
     let (excess, key_scales) = (tile.key_excess.as_chunks().0, tile.key_scales.as_chunks().0);
-    for (part, sums) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+    let scores = scores.as_flattened_mut().as_chunks_mut::<LANES>().0;
+    for (part, sums) in scores.iter_mut().enumerate() {
         let first = part * LANES;
-        let scaled = L::load_sums(sums, &excess[part]).mul(L::load(&key_scales[part]));
+        let product = L::load_sums(sums, &excess[part]).mul(L::load(&key_scales[part]));
         let value = match mask {
             Some(mask) => {
                 let range = first.min(mask.len())..(first + LANES).min(mask.len());
-                scaled.mul_add(scale, load_part(&mask[range], 0.0))
+                let mask = load_part::<L>(&mask[range], 0.0);
+                let halvings = mask.mul(L::splat(std::f32::consts::LOG2_E));
+                // The least finite mask stays finite.
+                product.mul_add(scale, halvings.if_greater(nothing, halvings, mask))
             }
-            None => scaled.mul(scale),
+            None => product,
         };
         let sums: &mut [f32; LANES] = bytemuck::cast_mut(sums);
         value.store(sums);
@@ -300,16 +338,16 @@ fn score_part<L: Lanes>(
     largest
 }
 
-/// `127 e^distance`, not yet rounded, of distances that are 0 or below; 0 or near it for a not-a-number.
+/// `127 * 2^distance`, not yet rounded, of distances that are 0 or below; 0 or near it for a not-a-number.
 #[inline(always)]
 fn weight<L: Lanes>(distance: L) -> L {
     // Adding this rounds to a whole number, nearest even: 1.5 * 2^23.
     let round = L::splat(12_582_912.0);
-    let distance = distance.max(L::splat(-16.0));
-    let n = distance.mul_add(L::splat(std::f32::consts::LOG2_E), round).sub(round);
-    let r = n.mul_add(L::splat(-std::f32::consts::LN_2), distance);
-    let p = L::splat(20.977_648).mul_add(r, L::splat(64.025_085));
-    let p = p.mul_add(r, L::splat(127.024_925));
+    let distance = distance.max(L::splat(-24.0));
+    let n = distance.add(round).sub(round);
+    let r = distance.sub(n);
+    let p = L::splat(6.986_134).mul_add(r, L::splat(30.760_792));
+    let p = p.mul_add(r, L::splat(88.046_93));
     p.mul_add(r, L::splat(127.0)).scale_by_power(n)
 }
 

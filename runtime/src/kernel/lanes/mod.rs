@@ -81,6 +81,13 @@ pub(super) trait Lanes: Copy {
     fn scale_by_power(self, n: Self) -> Self;
     /// `round_half_even(self) + offset` of values in -127..=127.
     fn store_bytes(self, offset: u8, dst: &mut [u8; LANES]);
+    /// `round_half_even(value)` of values in 0..=127.
+    #[inline(always)]
+    fn store_bytes_four(values: [Self; 4], dst: &mut [[u8; LANES]; 4]) {
+        for (value, dst) in values.into_iter().zip(dst) {
+            value.store_bytes(0, dst);
+        }
+    }
     /// Rounded to f16, to nearest even, and widened again.
     #[inline(always)]
     fn round_f16(self) -> Self {

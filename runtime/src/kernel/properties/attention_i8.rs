@@ -3,7 +3,8 @@
 use super::attention::{MASKS, mask_of, mask_values};
 use super::{Draw, Stored, oracle, over, same, same_f16};
 use crate::kernel::{
-    ATTENTION_KEYS, Attention, AttentionI8, Kernels, KeyRows, KeyTile, Mask, RowMut, Rows, RowsMut,
+    ATTENTION_I8_KEYS, Attention, AttentionI8, Kernels, KeyRows, KeyTile, Mask, RowMut, Rows,
+    RowsMut,
 };
 use half::f16;
 use proptest::prelude::{any, prop};
@@ -22,12 +23,12 @@ fn tiles(
     v: Rows<'_>,
 ) -> Vec<f32> {
     let words = KeyTile::words(head);
-    let mut tiles = vec![f32::NAN; keys.div_ceil(ATTENTION_KEYS) * words];
+    let mut tiles = vec![f32::NAN; keys.div_ceil(ATTENTION_I8_KEYS) * words];
     for (index, tile) in tiles.chunks_mut(words).enumerate() {
-        let first = index * ATTENTION_KEYS;
+        let first = index * ATTENTION_I8_KEYS;
         let from = |rows: Rows<'_>| rows.data.len().min(first * rows.stride)..rows.data.len();
         let rows = KeyRows {
-            keys: (keys - first).min(ATTENTION_KEYS),
+            keys: (keys - first).min(ATTENTION_I8_KEYS),
             head,
             k: Rows { data: k.data.slice(from(k)), ..k },
             v: Rows { data: v.data.slice(from(v)), ..v },

@@ -33,6 +33,23 @@ macro_rules! op {
     };
 }
 
+impl Zmm {
+    /// Rounded half to even and saturated to int8, in order.
+    #[inline(always)]
+    fn narrow(values: [Self; 4]) -> __m512i {
+        let mut whole = [op!(_mm512_setzero_si512()); 4];
+        for (whole, value) in whole.iter_mut().zip(values) {
+            *whole = op!(_mm512_cvtps_epi32(value.0));
+        }
+        let [a, b, c, d] = whole;
+        let (ab, cd) = (op!(_mm512_packs_epi32(a, b)), op!(_mm512_packs_epi32(c, d)));
+        // Quarters hold a part of each of the four: put these together.
+        let bytes = op!(_mm512_packs_epi16(ab, cd));
+        let order = op!(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        op!(_mm512_permutexvar_epi32(order, bytes))
+    }
+}
+
 impl Lanes for Zmm {
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -131,6 +148,11 @@ impl Lanes for Zmm {
         op!(_mm_storeu_si128(dst.as_mut_ptr().cast(), bytes));
     }
     #[inline(always)]
+    fn store_bytes_four(values: [Self; 4], dst: &mut [[u8; LANES]; 4]) {
+        let bytes = Self::narrow(values);
+        op!(_mm512_storeu_epi8(dst.as_flattened_mut().as_mut_ptr().cast(), bytes));
+    }
+    #[inline(always)]
     fn round_f16(self) -> Self {
         let halves = op!(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0));
         Zmm(op!(_mm512_cvtph_ps(halves)))
@@ -139,17 +161,7 @@ impl Lanes for Zmm {
     fn quantise_four(values: [Self; 4], inverse: Self, offset: u8, dst: &mut [[u8; LANES]; 4]) {
         // A not-a-number passes the minimum as its second operand, becomes the least i32 and then -127.
         let high = Self::splat(127.0);
-        let mut whole = [op!(_mm512_setzero_si512()); 4];
-        for (whole, value) in whole.iter_mut().zip(values) {
-            let scaled = high.min(value.mul(inverse));
-            *whole = op!(_mm512_cvtps_epi32(scaled.0));
-        }
-        let [a, b, c, d] = whole;
-        let (ab, cd) = (op!(_mm512_packs_epi32(a, b)), op!(_mm512_packs_epi32(c, d)));
-        // Quarters hold a part of each of the four: put these together.
-        let bytes = op!(_mm512_packs_epi16(ab, cd));
-        let order = op!(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-        let bytes = op!(_mm512_permutexvar_epi32(order, bytes));
+        let bytes = Self::narrow(values.map(|value| high.min(value.mul(inverse))));
         let (low, offset) = (op!(_mm512_set1_epi8(-127)), op!(_mm512_set1_epi8(offset as i8)));
         let bytes = op!(_mm512_max_epi8(bytes, low));
         let bytes = op!(_mm512_add_epi8(bytes, offset));
