@@ -7,8 +7,8 @@ use rustix::time::{ClockId, clock_gettime};
 use half::f16;
 use plantain::graph::Unary;
 use plantain::kernel::{
-    ATTENTION_I8_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args,
-    Kernels, KeyRows, KeyTile, Moments, Row, RowMut, Rows, RowsMut, int8_scale,
+    ATTENTION_I8_KEYS, Attention, AttentionI8, Finish, GemmF16Args, GemmI8Args, Kernels, KeyRows,
+    KeyTile, Moments, Residual, Row, RowMut, Rows, RowsMut, int8_scale,
 };
 use plantain::pack::panel::PanelShape;
 use plantain::plan::scratch::ATTENTION_I8_QUERIES;
@@ -147,7 +147,7 @@ fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
                         continue;
                     }
                     let outputs = columns.min(n - panel * 16);
-                    let tile = FinishTile {
+                    let tile = Finish {
                         rows,
                         columns: outputs,
                         stride: columns,
@@ -161,7 +161,7 @@ fn matmul(kernels: &Kernels, m: usize, k: usize, n: usize) -> (f64, f64) {
                     let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: n };
                     let sums = &sums[panel * 16..];
                     let offset = i32::from(gemm.act_offset);
-                    (kernels.finish_tile_i8)(&acc, sums, offset, &[0.1; 64][..rows], &tile, out);
+                    (kernels.finish_i8)(&acc, sums, offset, &[0.1; 64][..rows], &tile, out);
                 }
             }
         }
@@ -226,7 +226,7 @@ fn convolution(kernels: &Kernels, rows: usize, width: usize, channels: usize) ->
                 if only_product {
                     continue;
                 }
-                let tile = FinishTile {
+                let tile = Finish {
                     rows: cells,
                     columns: columns.min(channels - panel * 16),
                     stride: columns,
@@ -238,7 +238,7 @@ fn convolution(kernels: &Kernels, rows: usize, width: usize, channels: usize) ->
                 };
                 let at = (y * width + x) * channels + panel * 16;
                 let out = RowsMut { data: RowMut::F16(&mut out[at..]), stride: channels };
-                (kernels.finish_tile_f32)(&total, &tile, out);
+                (kernels.finish_f32)(&total, &tile, out);
             }
         }
     };
@@ -436,8 +436,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (acc, sums) = (vec![7; 4096], vec![3; 4096]);
     let mut target = vec![f16::ONE; 4096];
     for activation in [None, Some(Unary::Silu)] {
-        for residual in [None, Some(Row::F16(&halves))] {
+        let apart = Residual::Apart(Rows { data: Row::F16(&halves), stride: 64 });
+        for residual in [None, Some(apart), Some(Residual::Output)] {
             let finish = Finish {
+                rows: 64,
+                columns: 64,
+                stride: 64,
                 weight_scale: Some(&gamma),
                 bias: Some(&gamma),
                 activation,
@@ -445,19 +449,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 then: None,
             };
             let time = pointwise(|_| {
-                (kernels.finish_i8)(
-                    &acc,
-                    &sums,
-                    128,
-                    0.5,
-                    &finish,
-                    RowMut::F16(black_box(&mut target)),
-                )
+                let out = RowsMut { data: RowMut::F16(black_box(&mut target)), stride: 64 };
+                (kernels.finish_i8)(&acc, &sums, 128, &[0.5; 64], &finish, out);
             });
-            println!(
-                "  finish_i8 {activation:?}, residual {}: {time:.3} ns a value",
-                residual.is_some()
-            );
+            let residual = match residual {
+                None => "no residual",
+                Some(Residual::Apart(_)) => "residual",
+                Some(Residual::Output) => "residual in the output",
+            };
+            println!("  finish_i8 {activation:?}, {residual}: {time:.3} ns a value");
         }
     }
     println!(

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use half::f16;
 use plantain::graph::Unary;
 use plantain::kernel::{
-    ATTENTION_I8_KEYS, Attention, AttentionI8, Finish, FinishTile, GemmF16Args, GemmI8Args,
-    Kernels, KeyRows, KeyTile, Lines, Moments, ResizeRow, Row, RowMut, Rows, RowsMut,
+    ATTENTION_I8_KEYS, Attention, AttentionI8, Finish, GemmF16Args, GemmI8Args, Kernels, KeyRows,
+    KeyTile, Lines, Moments, Residual, ResizeRow, Row, RowMut, Rows, RowsMut,
 };
 use plantain::pack::panel::PanelShape;
 
@@ -230,7 +230,7 @@ fn epilogues(kernels: &Kernels) {
     count("accumulate_i8", Values(length), || {
         (kernels.accumulate_i8)(&acc, &sums, 0, 0.01, false, black_box(&mut total));
     });
-    let plain = FinishTile {
+    let plain = Finish {
         rows,
         columns,
         stride: columns,
@@ -240,31 +240,20 @@ fn epilogues(kernels: &Kernels) {
         residual: None,
         then: None,
     };
-    let rich = FinishTile {
+    let rich = Finish {
         activation: Some(Unary::Silu),
-        residual: Some(Rows { data: Row::F16(&residual), stride: columns }),
+        residual: Some(Residual::Apart(Rows { data: Row::F16(&residual), stride: columns })),
         ..plain
     };
     for (name, tile) in [("", plain), (", silu, residual", rich)] {
-        count(&format!("finish_tile_i8{name}"), Values(length), || {
+        count(&format!("finish_i8{name}"), Values(length), || {
             let out = RowsMut { data: RowMut::F16(black_box(&mut out)), stride: columns };
-            (kernels.finish_tile_i8)(&acc, &sums, 0, &scales[..rows], &tile, out);
+            (kernels.finish_i8)(&acc, &sums, 0, &scales[..rows], &tile, out);
         });
     }
-    count("finish_tile_f32", Values(length), || {
+    count("finish_f32", Values(length), || {
         let out = RowsMut { data: RowMut::F16(black_box(&mut out)), stride: columns };
-        (kernels.finish_tile_f32)(&total, &plain, out);
-    });
-    let finish = Finish {
-        weight_scale: Some(&by_output),
-        bias: Some(&by_output),
-        activation: None,
-        residual: None,
-        then: None,
-    };
-    count("finish_i8 of one row", Values(columns), || {
-        let out = RowMut::F16(black_box(&mut out[..columns]));
-        (kernels.finish_i8)(&acc[..columns], &sums, 0, 0.01, &finish, out);
+        (kernels.finish_f32)(&total, &plain, out);
     });
 }
 

@@ -1,6 +1,6 @@
 //! Operands of the matrix products and of their epilogue.
 
-use super::{Row, Rows, RowsMut, row::LANES};
+use super::{Rows, RowsMut, row::LANES};
 use crate::graph::Unary;
 use half::f16;
 
@@ -162,46 +162,22 @@ impl GemmF16Args<'_> {
     }
 }
 
-/// What happens to one row of totals before it is stored, in this order:
+/// What is added to totals.
+#[derive(Clone, Copy, Debug)]
+pub enum Residual<'a> {
+    /// `[rows, columns]`, apart from the output.
+    Apart(Rows<'a>),
+    /// What the output holds until it is written.
+    Output,
+}
+
+/// What happens to a tile of totals before it is stored, in this order:
 /// `then(activation(total * weight_scale + bias) + residual)`, the first as one fused multiply-add.
 ///
-/// For integer sums `total = (acc - offset * sums) * scale`. Without `weight_scale` the first step is
-/// `total + bias`, without `bias` the missing summand is 0.
+/// For integer sums `total = (acc - offset * sums) * scale`, where each row has a scale of its own. Without `weight_scale` the first
+/// step is `total + bias`, without `bias` the missing summand is 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Finish<'a> {
-    /// By output; as long as the output row.
-    pub weight_scale: Option<&'a [f32]>,
-    /// By output.
-    pub bias: Option<&'a [f32]>,
-    /// Applied after the bias.
-    pub activation: Option<Unary>,
-    /// Added; as long as the output row.
-    pub residual: Option<Row<'a>>,
-    /// The op that follows: applied to what would be stored without it, so that its bits stay.
-    pub then: Option<Unary>,
-}
-
-impl Finish<'_> {
-    /// Asserts that every operand covers `outputs`.
-    ///
-    /// # Panics
-    /// If one does not.
-    pub fn check(&self, outputs: usize) {
-        assert!(
-            self.weight_scale.is_none_or(|scale| scale.len() >= outputs),
-            "scales end before the row"
-        );
-        assert!(self.bias.is_none_or(|bias| bias.len() >= outputs), "biases end before the row");
-        assert!(
-            self.residual.is_none_or(|row| row.len() >= outputs),
-            "the residual ends before the row"
-        );
-    }
-}
-
-/// As [`Finish`], for a tile of rows: what a convolution or matmul does to one tile of sums.
-#[derive(Clone, Copy, Debug)]
-pub struct FinishTile<'a> {
     /// Rows of the tile.
     pub rows: usize,
     /// Outputs of each row that are stored.
@@ -214,13 +190,13 @@ pub struct FinishTile<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied after the bias.
     pub activation: Option<Unary>,
-    /// Added: `[rows, columns]`.
-    pub residual: Option<Rows<'a>>,
+    /// Added.
+    pub residual: Option<Residual<'a>>,
     /// The op that follows: applied to what would be stored without it, so that its bits stay.
     pub then: Option<Unary>,
 }
 
-impl FinishTile<'_> {
+impl Finish<'_> {
     /// Asserts that every operand covers the tile.
     ///
     /// # Panics
@@ -238,7 +214,7 @@ impl FinishTile<'_> {
         assert!(self.weight_scale.is_none_or(|s| s.len() >= columns), "scales end before the row");
         assert!(self.bias.is_none_or(|bias| bias.len() >= columns), "biases end before the row");
         assert!(covers(out.data.len(), out.stride), "the output ends before the tile");
-        if let Some(residual) = self.residual {
+        if let Some(Residual::Apart(residual)) = self.residual {
             assert!(covers(residual.data.len(), residual.stride), "the residual ends early");
         }
     }

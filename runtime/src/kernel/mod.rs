@@ -34,9 +34,7 @@ mod x86_64;
 pub use attention::{ATTENTION_KEYS, Attention, Mask};
 pub use attention_i8::{ATTENTION_I8_KEYS, AttentionI8, KeyRows, KeyTile, KeyTileMut};
 pub use cpu::{KernelError, OVERRIDE};
-pub use gemm::{
-    Finish, FinishTile, GemmF16, GemmF16Args, GemmI8, GemmI8Args, each_line, int8_scale,
-};
+pub use gemm::{Finish, GemmF16, GemmF16Args, GemmI8, GemmI8Args, Residual, each_line, int8_scale};
 pub use moments::{Moments, group_scale_shift};
 pub use row::{LANES, Row, RowMut, Rows, RowsMut};
 pub use window::{Lines, ResizeRow};
@@ -102,29 +100,17 @@ pub struct Kernels {
     /// `acc`, `total`: `[rows, sums.len()]`; the sums repeat from row to row.
     pub accumulate_i8:
         fn(acc: &[i32], sums: &[i32], offset: i32, scale: f32, first: bool, total: &mut [f32]),
-    /// The epilogue of one row of integer accumulators; see [`Finish`].
+    /// The epilogue of a tile of integer accumulators `[rows, stride]`; see [`Finish`]. `sums` by output, `scales` by row.
     pub finish_i8: fn(
         acc: &[i32],
         sums: &[i32],
         offset: i32,
-        scale: f32,
-        finish: &Finish<'_>,
-        out: RowMut<'_>,
-    ),
-    /// The epilogue of one row of float totals; see [`Finish`].
-    pub finish_f32: fn(total: &[f32], finish: &Finish<'_>, out: RowMut<'_>),
-    /// The epilogue of a tile of integer accumulators `[rows, stride]`: [`Kernels::finish_i8`] of each row with its
-    /// own scale, in one call.
-    pub finish_tile_i8: fn(
-        acc: &[i32],
-        sums: &[i32],
-        offset: i32,
         scales: &[f32],
-        tile: &FinishTile<'_>,
+        finish: &Finish<'_>,
         out: RowsMut<'_>,
     ),
-    /// The epilogue of a tile of float totals `[rows, stride]`: [`Kernels::finish_f32`] of each row, in one call.
-    pub finish_tile_f32: fn(total: &[f32], tile: &FinishTile<'_>, out: RowsMut<'_>),
+    /// The epilogue of a tile of float totals `[rows, stride]`; see [`Finish`].
+    pub finish_f32: fn(total: &[f32], finish: &Finish<'_>, out: RowsMut<'_>),
 
     /// f32 activations by f16 panels.
     pub gemm_f16: GemmF16,

@@ -92,6 +92,14 @@ impl RowMut<'_> {
         self.len() == 0
     }
 
+    /// The same values, to read.
+    pub fn as_row(&self) -> Row<'_> {
+        match self {
+            RowMut::F16(values) => Row::F16(values),
+            RowMut::F32(values) => Row::F32(values),
+        }
+    }
+
     /// Writes one value.
     ///
     /// # Panics

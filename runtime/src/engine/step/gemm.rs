@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use half::f16;
-
-use crate::graph::{DType, Epilogue, Unary};
-use crate::kernel::{FinishTile, Row, Rows, RowsMut};
+use crate::graph::{Epilogue, Unary};
+use crate::kernel::{Finish, Residual, Rows, RowsMut};
 use crate::pack::panel::PANEL_OUTPUTS;
 
 use crate::engine::context::{Context, View, Work};
@@ -81,7 +79,7 @@ impl<'a> Tail<'a> {
         let offset = i32::from(cx.kernels.gemm_i8.act_offset);
         self.each_run(cx, place, outputs, columns, |first, tile, out| {
             let scales = &scales[first..first + tile.rows];
-            (cx.kernels.finish_tile_i8)(&acc[first * columns..], sums, offset, scales, tile, out);
+            (cx.kernels.finish_i8)(&acc[first * columns..], sums, offset, scales, tile, out);
         });
     }
 
@@ -95,7 +93,7 @@ impl<'a> Tail<'a> {
         total: &[f32],
     ) {
         self.each_run(cx, place, outputs, columns, |first, tile, out| {
-            (cx.kernels.finish_tile_f32)(&total[first * columns..], tile, out);
+            (cx.kernels.finish_f32)(&total[first * columns..], tile, out);
         });
     }
 
@@ -119,43 +117,24 @@ impl<'a> Tail<'a> {
         place: Place,
         outputs: &Range<usize>,
         columns: usize,
-        store: impl Fn(usize, &FinishTile<'_>, RowsMut<'_>),
+        store: impl Fn(usize, &Finish<'_>, RowsMut<'_>),
     ) {
         let row_cells = self.row_cells();
-        let (mut halves, mut floats);
-        let under = self.residual.filter(|view| view.place == self.output.place);
-        let (halves, floats): (&mut [f16], &mut [f32]) = match under.map(|view| view.layout.dtype) {
-            None => (&mut [], &mut []),
-            Some(DType::F16) => {
-                halves = [f16::ZERO; TILE_VALUES];
-                (&mut halves, &mut [])
-            }
-            Some(_) => {
-                floats = [0.0; TILE_VALUES];
-                (&mut [], &mut floats)
-            }
-        };
         let mut done = 0;
         while done < place.cells {
             let cell = place.cell + done;
             let (row, x) = (place.row + cell / row_cells, cell % row_cells);
             let run = if place.alone { self.run(cx, row, x, place.cells - done) } else { 1 };
             let range = x * self.n + outputs.start..(x + run - 1) * self.n + outputs.end;
-            let residual = self.residual.map(|view| {
-                let columns = outputs.len();
-                let part = cx.part(view, row, range.clone());
-                if view.place != self.output.place {
-                    // Regions that live together are the same or lie apart.
-                    return Rows { data: part, stride: self.n };
+            // Regions that live together are the same or lie apart.
+            let residual = self.residual.map(|view| match view.place == self.output.place {
+                true => Residual::Output,
+                false => {
+                    let data = cx.part(view, row, range.clone());
+                    Residual::Apart(Rows { data, stride: self.n })
                 }
-                // Copied first: the output lies over it.
-                let data = match part {
-                    Row::F16(from) => Row::F16(copy_rows(from, self.n, columns, run, halves)),
-                    Row::F32(from) => Row::F32(copy_rows(from, self.n, columns, run, floats)),
-                };
-                Rows { data, stride: columns }
             });
-            let tile = FinishTile {
+            let tile = Finish {
                 rows: run,
                 columns: outputs.len(),
                 stride: columns,
@@ -170,20 +149,6 @@ impl<'a> Tail<'a> {
             done += run;
         }
     }
-}
-
-/// The first `columns` of each of some rows, packed.
-fn copy_rows<'a, T: Copy>(
-    from: &[T],
-    stride: usize,
-    columns: usize,
-    rows: usize,
-    to: &'a mut [T],
-) -> &'a [T] {
-    for (row, to) in to.chunks_exact_mut(columns).take(rows).enumerate() {
-        to.copy_from_slice(&from[row * stride..row * stride + columns]);
-    }
-    to
 }
 
 /// Where a tile's results go.

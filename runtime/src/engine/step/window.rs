@@ -2,7 +2,7 @@
 
 use crate::engine::context::{Context, Portion, Work};
 use crate::graph::{Epilogue, PoolKind, ResizeMode, Window};
-use crate::kernel::{Finish, Lines, ResizeRow, Row};
+use crate::kernel::{Finish, Lines, Residual, ResizeRow, Row, Rows, RowsMut};
 
 /// Most kernel rows, as the graph's rules have it.
 const KERNEL_ROWS_MAX: usize = 256;
@@ -23,9 +23,12 @@ pub(super) fn depthwise(
             if let Some(view) = work.inputs.last() {
                 cx.load(view, row, 0..copy.len(), copy);
             }
-            Row::F32(copy)
+            Residual::Apart(Rows { data: Row::F32(copy), stride: out.len() })
         });
         let finish = Finish {
+            rows: 1,
+            columns: out.len(),
+            stride: out.len(),
             weight_scale: None,
             bias: None,
             activation: epilogue.activation,
@@ -33,7 +36,8 @@ pub(super) fn depthwise(
             then: work.then,
         };
         let all = 0..work.output.layout.row_len;
-        (cx.kernels.finish_f32)(out, &finish, cx.part_mut(&work.output, row, all));
+        let target = RowsMut { data: cx.part_mut(&work.output, row, all), stride: out.len() };
+        (cx.kernels.finish_f32)(out, &finish, target);
     });
 }
 

@@ -7,7 +7,7 @@ use super::{
     Lanes, load_blocks, load_part, load_row, store_blocks, store_part, store_row, unary::apply,
 };
 use crate::graph::Unary;
-use crate::kernel::{Finish, FinishTile, LANES, Row, RowMut, Rows, RowsMut};
+use crate::kernel::{Finish, LANES, Residual, Row, RowMut, RowsMut};
 
 /// Up to 16 values; lanes without one hold 0.
 #[inline(always)]
@@ -123,11 +123,7 @@ struct Factors<L, const N: usize> {
 }
 
 #[inline(always)]
-fn factors<L: Lanes, const N: usize>(
-    tile: &FinishTile<'_>,
-    start: usize,
-    end: usize,
-) -> Factors<L, N> {
+fn factors<L: Lanes, const N: usize>(tile: &Finish<'_>, start: usize, end: usize) -> Factors<L, N> {
     let mut factors = Factors { scale: None, bias: [L::splat(0.0); N] };
     if let Some(values) = tile.weight_scale {
         let mut scale = [L::splat(0.0); N];
@@ -210,14 +206,14 @@ macro_rules! by_columns {
     };
 }
 
-/// See [`crate::kernel::Kernels::finish_tile_i8`].
+/// See [`crate::kernel::Kernels::finish_i8`].
 #[inline(always)]
-pub fn finish_tile_i8<L: Lanes>(
+pub fn finish_i8<L: Lanes>(
     acc: &[i32],
     sums: &[i32],
     offset: i32,
     scales: &[f32],
-    tile: &FinishTile<'_>,
+    tile: &Finish<'_>,
     mut out: RowsMut<'_>,
 ) {
     assert_eq!(scales.len(), tile.rows, "a scale is missing or too many");
@@ -232,7 +228,7 @@ fn blocks_i8<L: Lanes, const N: usize, const PLAIN: bool>(
     sums: &[i32],
     offset: i32,
     scales: &[f32],
-    tile: &FinishTile<'_>,
+    tile: &Finish<'_>,
     out: &mut RowsMut<'_>,
     start: usize,
 ) {
@@ -254,7 +250,7 @@ fn rest_i8<L: Lanes>(
     sums: &[i32],
     offset: i32,
     scales: &[f32],
-    tile: &FinishTile<'_>,
+    tile: &Finish<'_>,
     out: &mut RowsMut<'_>,
     start: usize,
 ) {
@@ -269,9 +265,9 @@ fn rest_i8<L: Lanes>(
     }
 }
 
-/// See [`crate::kernel::Kernels::finish_tile_f32`].
+/// See [`crate::kernel::Kernels::finish_f32`].
 #[inline(always)]
-pub fn finish_tile_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, mut out: RowsMut<'_>) {
+pub fn finish_f32<L: Lanes>(total: &[f32], tile: &Finish<'_>, mut out: RowsMut<'_>) {
     tile.check(total.len(), &out);
     by_columns!(tile, blocks_f32, rest_f32, (total, tile, &mut out));
 }
@@ -279,7 +275,7 @@ pub fn finish_tile_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, mut out: 
 #[inline(always)]
 fn blocks_f32<L: Lanes, const N: usize, const PLAIN: bool>(
     total: &[f32],
-    tile: &FinishTile<'_>,
+    tile: &Finish<'_>,
     out: &mut RowsMut<'_>,
     start: usize,
 ) {
@@ -291,7 +287,7 @@ fn blocks_f32<L: Lanes, const N: usize, const PLAIN: bool>(
 }
 
 #[inline(always)]
-fn rest_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, out: &mut RowsMut<'_>, start: usize) {
+fn rest_f32<L: Lanes>(total: &[f32], tile: &Finish<'_>, out: &mut RowsMut<'_>, start: usize) {
     let end = tile.columns;
     let factors = factors::<L, 1>(tile, start, end);
     for row in 0..tile.rows {
@@ -306,7 +302,7 @@ fn rest_f32<L: Lanes>(total: &[f32], tile: &FinishTile<'_>, out: &mut RowsMut<'_
 #[inline(always)]
 fn finish_blocks<L: Lanes, const N: usize, const PLAIN: bool>(
     mut values: [L; N],
-    tile: &FinishTile<'_>,
+    tile: &Finish<'_>,
     row: usize,
     start: usize,
     out: &mut RowsMut<'_>,
@@ -315,7 +311,10 @@ fn finish_blocks<L: Lanes, const N: usize, const PLAIN: bool>(
         values = activate(values, tile.activation);
     }
     if let Some(residual) = &tile.residual {
-        let residual: [L; N] = load_blocks(residual.data, row * residual.stride + start);
+        let residual: [L; N] = match residual {
+            Residual::Apart(rows) => load_blocks(rows.data, row * rows.stride + start),
+            Residual::Output => load_blocks(out.data.as_row(), row * out.stride + start),
+        };
         for (value, residual) in values.iter_mut().zip(residual) {
             *value = value.add(residual);
         }
@@ -334,7 +333,7 @@ fn finish_blocks<L: Lanes, const N: usize, const PLAIN: bool>(
 #[inline(always)]
 fn finish_rest<L: Lanes>(
     mut value: L,
-    tile: &FinishTile<'_>,
+    tile: &Finish<'_>,
     row: usize,
     start: usize,
     out: &mut RowsMut<'_>,
@@ -342,8 +341,11 @@ fn finish_rest<L: Lanes>(
     let end = tile.columns;
     [value] = activate([value], tile.activation);
     if let Some(residual) = &tile.residual {
-        let at = row * residual.stride;
-        value = value.add(load_row(residual.data, at + start, at + end));
+        let (data, stride) = match residual {
+            Residual::Apart(rows) => (rows.data, rows.stride),
+            Residual::Output => (out.data.as_row(), out.stride),
+        };
+        value = value.add(load_row(data, row * stride + start, row * stride + end));
     }
     if tile.then.is_some() {
         if let RowMut::F16(_) = out.data {
@@ -353,42 +355,4 @@ fn finish_rest<L: Lanes>(
     }
     let at = row * out.stride;
     store_row(value, &mut out.data, at + start, at + end);
-}
-
-/// A row as a tile.
-#[inline(always)]
-fn tile_of<'a>(finish: &Finish<'a>, columns: usize) -> FinishTile<'a> {
-    let Finish { weight_scale, bias, activation, residual, then } = *finish;
-    #[expect(clippy::manual_map, reason = "a closure is not compiled for the kernel's ISA")]
-    let residual = match residual {
-        Some(data) => Some(Rows { data, stride: columns }),
-        None => None,
-    };
-    FinishTile { rows: 1, columns, stride: columns, weight_scale, bias, activation, residual, then }
-}
-
-/// See [`crate::kernel::Kernels::finish_i8`].
-#[inline(always)]
-pub fn finish_i8<L: Lanes>(
-    acc: &[i32],
-    sums: &[i32],
-    offset: i32,
-    scale: f32,
-    finish: &Finish<'_>,
-    out: RowMut<'_>,
-) {
-    let length = out.len();
-    assert!(acc.len() >= length && sums.len() >= length, "sums end before the row");
-    finish.check(length);
-    let out = RowsMut { data: out, stride: length };
-    finish_tile_i8::<L>(acc, sums, offset, &[scale], &tile_of(finish, length), out);
-}
-
-/// See [`crate::kernel::Kernels::finish_f32`].
-#[inline(always)]
-pub fn finish_f32<L: Lanes>(total: &[f32], finish: &Finish<'_>, out: RowMut<'_>) {
-    let length = out.len();
-    assert!(total.len() >= length, "totals end before the row");
-    finish.check(length);
-    finish_tile_f32::<L>(total, &tile_of(finish, length), RowsMut { data: out, stride: length });
 }

@@ -32,19 +32,11 @@ macro_rules! float_kernels {
                 acc: &[i32], sums: &[i32], offset: i32, scale: f32, first: bool, total: &mut [f32]
             );
             fn finish_i8(
-                acc: &[i32], sums: &[i32], offset: i32, scale: f32,
-                finish: &$crate::kernel::Finish<'_>, out: $crate::kernel::RowMut<'_>
+                acc: &[i32], sums: &[i32], offset: i32, scales: &[f32],
+                finish: &$crate::kernel::Finish<'_>, out: $crate::kernel::RowsMut<'_>
             );
             fn finish_f32(
-                total: &[f32], finish: &$crate::kernel::Finish<'_>, out: $crate::kernel::RowMut<'_>
-            );
-            fn finish_tile_i8(
-                acc: &[i32], sums: &[i32], offset: i32, scales: &[f32],
-                tile: &$crate::kernel::FinishTile<'_>, out: $crate::kernel::RowsMut<'_>
-            );
-            fn finish_tile_f32(
-                total: &[f32], tile: &$crate::kernel::FinishTile<'_>,
-                out: $crate::kernel::RowsMut<'_>
+                total: &[f32], finish: &$crate::kernel::Finish<'_>, out: $crate::kernel::RowsMut<'_>
             );
             fn vector_matrix(a: &[f32], b: $crate::kernel::Rows<'_>, out: &mut [f32]);
             fn depthwise(
@@ -81,7 +73,6 @@ macro_rules! float_kernels {
                 name, load_f16, store_f16, unary, binary, binary_scalar, scalar_binary, modulate,
                 scale_shift, sum, max_abs, max, group_moments, layer_norm, rms_norm, softmax,
                 quantise, gemm_i8, accumulate_i8, finish_i8, finish_f32,
-                finish_tile_i8, finish_tile_f32,
                 gemm_f16: $crate::kernel::GemmF16 {
                     name: $gemm_name,
                     tile_rows: $rows,

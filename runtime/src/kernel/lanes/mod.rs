@@ -23,7 +23,7 @@ pub(super) use attention::attention;
 pub(super) use attention_i8::{attention_i8, quantise_keys};
 pub(super) use binary::{binary, binary_scalar, modulate, scalar_binary, scale_shift};
 pub(super) use convert::{load_f16, quantise, store_f16};
-pub(super) use finish::{accumulate_i8, finish_f32, finish_i8, finish_tile_f32, finish_tile_i8};
+pub(super) use finish::{accumulate_i8, finish_f32, finish_i8};
 pub(super) use gemm_f16::{gemm_f16, vector_matrix};
 pub(super) use instantiate::float_kernels;
 pub(super) use norm::{layer_norm, rms_norm, softmax};

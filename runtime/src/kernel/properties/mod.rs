@@ -13,7 +13,7 @@ mod windows;
 pub use attention::attention;
 pub use attention_i8::{attention_i8, attention_i8_wild};
 pub use pointwise::{binary, convert, quantise, repeat, unary};
-pub use products::{epilogues, gemm_f16, gemm_i8, tiles, vector_matrix};
+pub use products::{epilogues, gemm_f16, gemm_i8, vector_matrix};
 pub use rows::{moments, norms, reductions};
 pub use windows::{depthwise, pool, resize};
 
@@ -24,7 +24,7 @@ use half::f16;
 macro_rules! of_table {
     ($name:expr) => {
         $crate::kernel::properties::of_table! { $name;
-            convert unary binary repeat quantise reductions moments norms gemm_i8 epilogues tiles
+            convert unary binary repeat quantise reductions moments norms gemm_i8 epilogues
             gemm_f16 vector_matrix attention attention_i8 attention_i8_wild depthwise pool resize }
     };
     ($name:expr; $($property:ident)*) => {

@@ -3,9 +3,8 @@
 use super::pointwise::FUNCTIONS;
 use super::{Draw, Stored, oracle, over, same, same_f16};
 use crate::kernel::{
-    Finish, FinishTile, GemmF16Args, GemmI8Args, Kernels, RowMut, Rows, RowsMut, reference,
+    Finish, GemmF16Args, GemmI8Args, Kernels, Residual, RowMut, Rows, RowsMut, reference,
 };
-use half::f16;
 use proptest::prelude::{any, prop};
 
 pub fn gemm_i8(table: &Kernels) {
@@ -49,51 +48,8 @@ pub fn gemm_i8(table: &Kernels) {
 }
 
 pub fn epilogues(table: &Kernels) {
-    over!(300, |(length in 1usize..70, which in 0usize..24, then in 0usize..48, scaled in any::<bool>(), biased in any::<bool>(),
-                 residual in 0usize..3, first in any::<bool>(), seed in any::<u64>())| {
-        let mut draw = Draw::new(seed);
-        let padded = length.div_ceil(16) * 16;
-        let acc: Vec<i32> = (0..padded).map(|_| draw.bits() as i32 >> 4).collect();
-        let sums: Vec<i32> = (0..padded).map(|_| draw.bits() as i32 >> 14).collect();
-        let offset = if seed % 2 == 0 { 128 } else { 0 };
-        let (weight_scale, bias) = (draw.floats(length, 0.01), draw.floats(length, 2.0));
-        let stored = Stored::new(&mut draw, length, 3.0, residual == 1);
-        let finish = Finish {
-            weight_scale: scaled.then_some(&weight_scale[..]),
-            bias: biased.then_some(&bias[..]),
-            activation: FUNCTIONS.get(which).copied(),
-            residual: (residual > 0).then(|| stored.row()),
-            then: FUNCTIONS.get(then).copied(),
-        };
-        let scale = draw.float(1e-5);
-
-        let total = draw.floats(padded, 100.0);
-        let (mut got, mut expected) = (total.clone(), total.clone());
-        (table.accumulate_i8)(&acc, &sums, offset, scale, first, &mut got);
-        (oracle().accumulate_i8)(&acc, &sums, offset, scale, first, &mut expected);
-        same(&got, &expected, "accumulate_i8");
-
-        let (mut got, mut expected) = (vec![0.0; length], vec![0.0; length]);
-        (table.finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F32(&mut got));
-        (oracle().finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F32(&mut expected));
-        same(&got, &expected, "finish_i8");
-        (table.finish_f32)(&total, &finish, RowMut::F32(&mut got));
-        (oracle().finish_f32)(&total, &finish, RowMut::F32(&mut expected));
-        same(&got, &expected, "finish_f32");
-
-        let (mut got, mut expected) = (vec![f16::ZERO; length], vec![f16::ZERO; length]);
-        (table.finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F16(&mut got));
-        (oracle().finish_i8)(&acc, &sums, offset, scale, &finish, RowMut::F16(&mut expected));
-        same_f16(&got, &expected, "finish_i8 to f16");
-        (table.finish_f32)(&total, &finish, RowMut::F16(&mut got));
-        (oracle().finish_f32)(&total, &finish, RowMut::F16(&mut expected));
-        same_f16(&got, &expected, "finish_f32 to f16");
-    });
-}
-
-pub fn tiles(table: &Kernels) {
-    over!(200, |(rows in 0usize..20, columns in 1usize..150, which in 0usize..24, then in 0usize..48, scaled in any::<bool>(),
-                 biased in any::<bool>(), residual in 0usize..3, first in any::<bool>(), seed in any::<u64>())| {
+    over!(400, |(rows in 0usize..20, columns in 1usize..150, which in 0usize..24, then in 0usize..48, scaled in any::<bool>(),
+                 biased in any::<bool>(), residual in 0usize..4, first in any::<bool>(), seed in any::<u64>())| {
         let mut draw = Draw::new(seed);
         let stride = columns.div_ceil(16) * 16;
         let acc: Vec<i32> = (0..rows * stride).map(|_| draw.bits() as i32 >> 4).collect();
@@ -101,14 +57,18 @@ pub fn tiles(table: &Kernels) {
         let offset = if seed % 2 == 0 { 128 } else { 0 };
         let (weight_scale, bias) = (draw.floats(columns, 0.01), draw.floats(columns, 2.0));
         let stored = Stored::new(&mut draw, rows * (columns + 1), 3.0, residual == 1);
-        let tile = FinishTile {
+        let finish = Finish {
             rows,
             columns,
             stride,
             weight_scale: scaled.then_some(&weight_scale[..]),
             bias: biased.then_some(&bias[..]),
             activation: FUNCTIONS.get(which).copied(),
-            residual: (residual > 0).then(|| Rows { data: stored.row(), stride: columns + 1 }),
+            residual: match residual {
+                0 => None,
+                1 | 2 => Some(Residual::Apart(Rows { data: stored.row(), stride: columns + 1 })),
+                _ => Some(Residual::Output),
+            },
             then: FUNCTIONS.get(then).copied(),
         };
         let scales = draw.floats(rows, 1e-5);
@@ -120,25 +80,26 @@ pub fn tiles(table: &Kernels) {
         same(&got, &expected, "accumulate_i8 of a tile");
 
         let stride = columns + 2;
+        let (before, halves) = (draw.floats(rows * stride, 9.0), draw.halves(rows * stride, 9.0));
         let run = |table: &Kernels| {
-            let [mut a, mut b] = [(); 2].map(|()| vec![7.0; rows * stride]);
+            let [mut a, mut b] = [(); 2].map(|()| before.clone());
             let out = RowsMut { data: RowMut::F32(&mut a), stride };
-            (table.finish_tile_i8)(&acc, &sums, offset, &scales, &tile, out);
+            (table.finish_i8)(&acc, &sums, offset, &scales, &finish, out);
             let out = RowsMut { data: RowMut::F32(&mut b), stride };
-            (table.finish_tile_f32)(&total, &tile, out);
+            (table.finish_f32)(&total, &finish, out);
             [a, b].concat()
         };
-        same(&run(table), &run(oracle()), "finish_tile");
+        same(&run(table), &run(oracle()), "finish");
 
         let run = |table: &Kernels| {
-            let [mut a, mut b] = [(); 2].map(|()| vec![f16::ONE; rows * stride]);
+            let [mut a, mut b] = [(); 2].map(|()| halves.clone());
             let out = RowsMut { data: RowMut::F16(&mut a), stride };
-            (table.finish_tile_i8)(&acc, &sums, offset, &scales, &tile, out);
+            (table.finish_i8)(&acc, &sums, offset, &scales, &finish, out);
             let out = RowsMut { data: RowMut::F16(&mut b), stride };
-            (table.finish_tile_f32)(&total, &tile, out);
+            (table.finish_f32)(&total, &finish, out);
             [a, b].concat()
         };
-        same_f16(&run(table), &run(oracle()), "finish_tile to f16");
+        same_f16(&run(table), &run(oracle()), "finish to f16");
     });
 }
 

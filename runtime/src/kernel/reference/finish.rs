@@ -1,7 +1,7 @@
 //! Epilogues of matrix products.
 
 use super::unary::apply;
-use crate::kernel::{Finish, FinishTile, RowMut, RowsMut};
+use crate::kernel::{Finish, Residual, RowMut, RowsMut};
 use half::f16;
 
 /// `total = (acc - offset * sums) * scale + total`.
@@ -23,7 +23,14 @@ pub fn accumulate_i8(
     }
 }
 
-fn store(index: usize, total: f32, finish: &Finish<'_>, out: &mut RowMut<'_>) {
+/// Output `index` of a row.
+fn store(
+    index: usize,
+    total: f32,
+    finish: &Finish<'_>,
+    residual: Option<f32>,
+    out: &mut RowMut<'_>,
+) {
     let bias = finish.bias.map_or(0.0, |bias| bias[index]);
     let mut value = match finish.weight_scale {
         Some(scale) => total.mul_add(scale[index], bias),
@@ -32,8 +39,8 @@ fn store(index: usize, total: f32, finish: &Finish<'_>, out: &mut RowMut<'_>) {
     if let Some(function) = finish.activation {
         value = apply(function, value);
     }
-    if let Some(residual) = finish.residual {
-        value += residual.get(index);
+    if let Some(residual) = residual {
+        value += residual;
     }
     match out {
         RowMut::F16(out) => {
@@ -49,67 +56,43 @@ fn store(index: usize, total: f32, finish: &Finish<'_>, out: &mut RowMut<'_>) {
     }
 }
 
+/// Output after output; `total` by row and output.
+fn store_all(finish: &Finish<'_>, mut out: RowsMut<'_>, total: impl Fn(usize, usize) -> f32) {
+    for row in 0..finish.rows {
+        let mut out = out.row_mut(row, finish.columns);
+        for index in 0..finish.columns {
+            let residual = finish.residual.map(|residual| match residual {
+                Residual::Apart(rows) => rows.row(row, finish.columns).get(index),
+                Residual::Output => out.as_row().get(index),
+            });
+            store(index, total(row, index), finish, residual, &mut out);
+        }
+    }
+}
+
 /// From integer sums.
 pub fn finish_i8(
     acc: &[i32],
     sums: &[i32],
     offset: i32,
-    scale: f32,
+    scales: &[f32],
     finish: &Finish<'_>,
-    mut out: RowMut<'_>,
+    out: RowsMut<'_>,
 ) {
-    assert!(acc.len() >= out.len() && sums.len() >= out.len(), "sums end before the row");
-    finish.check(out.len());
-    for index in 0..out.len() {
-        let exact = acc[index].wrapping_sub(offset.wrapping_mul(sums[index]));
-        store(index, exact as f32 * scale, finish, &mut out);
-    }
+    assert_eq!(scales.len(), finish.rows, "a scale is missing or too many");
+    assert!(
+        sums.len() >= finish.columns && finish.stride >= finish.columns,
+        "sums end before the row"
+    );
+    finish.check(acc.len(), &out);
+    store_all(finish, out, |row, index| {
+        let acc = acc[row * finish.stride + index];
+        acc.wrapping_sub(offset.wrapping_mul(sums[index])) as f32 * scales[row]
+    });
 }
 
 /// From float totals.
-pub fn finish_f32(total: &[f32], finish: &Finish<'_>, mut out: RowMut<'_>) {
-    assert!(total.len() >= out.len(), "totals end before the row");
-    finish.check(out.len());
-    for (index, &total) in total.iter().enumerate().take(out.len()) {
-        store(index, total, finish, &mut out);
-    }
-}
-
-/// The row's part of a tile's epilogue.
-fn row_of<'a>(tile: &FinishTile<'a>, row: usize) -> Finish<'a> {
-    Finish {
-        weight_scale: tile.weight_scale,
-        bias: tile.bias,
-        activation: tile.activation,
-        residual: tile.residual.map(|residual| residual.row(row, tile.columns)),
-        then: tile.then,
-    }
-}
-
-/// Row by row, from integer sums.
-pub fn finish_tile_i8(
-    acc: &[i32],
-    sums: &[i32],
-    offset: i32,
-    scales: &[f32],
-    tile: &FinishTile<'_>,
-    mut out: RowsMut<'_>,
-) {
-    assert_eq!(scales.len(), tile.rows, "a scale is missing or too many");
-    assert!(sums.len() >= tile.columns && tile.stride >= tile.columns, "sums end before the row");
-    tile.check(acc.len(), &out);
-    for (row, &scale) in scales.iter().enumerate() {
-        let acc = &acc[row * tile.stride..];
-        let out = out.row_mut(row, tile.columns);
-        finish_i8(acc, sums, offset, scale, &row_of(tile, row), out);
-    }
-}
-
-/// Row by row, from float totals.
-pub fn finish_tile_f32(total: &[f32], tile: &FinishTile<'_>, mut out: RowsMut<'_>) {
-    tile.check(total.len(), &out);
-    for row in 0..tile.rows {
-        let out = out.row_mut(row, tile.columns);
-        finish_f32(&total[row * tile.stride..], &row_of(tile, row), out);
-    }
+pub fn finish_f32(total: &[f32], finish: &Finish<'_>, out: RowsMut<'_>) {
+    finish.check(total.len(), &out);
+    store_all(finish, out, |row, index| total[row * finish.stride + index]);
 }

@@ -56,8 +56,6 @@ pub const KERNELS: Kernels = Kernels {
     accumulate_i8: finish::accumulate_i8,
     finish_i8: finish::finish_i8,
     finish_f32: finish::finish_f32,
-    finish_tile_i8: finish::finish_tile_i8,
-    finish_tile_f32: finish::finish_tile_f32,
     gemm_f16: GemmF16 {
         name: "scalar_gemm_f16_1x1",
         tile_rows: 1,
