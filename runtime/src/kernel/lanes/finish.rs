@@ -159,15 +159,20 @@ fn affine<L: Lanes, const N: usize>(mut values: [L; N], factors: &Factors<L, N>)
 }
 
 #[inline(always)]
-fn activate<L: Lanes, const N: usize>(mut values: [L; N], activation: Option<Unary>) -> [L; N] {
+fn activate<L: Lanes, const N: usize, const KIND: u8>(
+    mut values: [L; N],
+    activation: Option<Unary>,
+) -> [L; N] {
     match activation {
         None => {}
+        _ if KIND == PLAIN => {}
         // So short that a branch for each block would show.
         Some(Unary::Relu) => {
             for value in &mut values {
                 *value = value.max(L::splat(0.0));
             }
         }
+        _ if KIND == RELU => {}
         Some(function) => {
             for value in &mut values {
                 *value = apply(function, *value);
@@ -177,33 +182,48 @@ fn activate<L: Lanes, const N: usize>(mut values: [L; N], activation: Option<Una
     values
 }
 
+/// A tile without functions.
+const PLAIN: u8 = 0;
+/// A tile whose only function is the shortest.
+const RELU: u8 = 1;
+/// A tile with any functions.
+const ANY: u8 = 2;
+
+fn kind(tile: &Finish<'_>) -> u8 {
+    match (tile.activation, tile.then) {
+        (None, None) => PLAIN,
+        (None | Some(Unary::Relu), None | Some(Unary::Relu)) => RELU,
+        _ => ANY,
+    }
+}
+
 /// The columns of a tile in blocks: `N` times 16 outputs from `start` on, or fewer.
 ///
-/// Blocks of a plain tile, whose functions are none, are compiled apart: the compiler would load the constants of all functions
-/// for every row.
+/// Each kind of tile is compiled apart: the compiler would load the constants of all functions for every row, and keep values in
+/// memory between them.
 macro_rules! by_columns {
     ($tile:expr, $blocks:ident, $rest:ident, $args:tt) => {
-        if $tile.activation.is_none() && $tile.then.is_none() {
-            by_columns!(@ true, $tile, $blocks, $rest, $args);
-        } else {
-            by_columns!(@ false, $tile, $blocks, $rest, $args);
+        match kind($tile) {
+            PLAIN => by_columns!(@ PLAIN, $tile, $blocks, $rest, $args),
+            RELU => by_columns!(@ RELU, $tile, $blocks, $rest, $args),
+            _ => by_columns!(@ ANY, $tile, $blocks, $rest, $args),
         }
     };
-    (@ $plain:literal, $tile:expr, $blocks:ident, $rest:ident, ($($arg:expr),*)) => {
+    (@ $kind:ident, $tile:expr, $blocks:ident, $rest:ident, ($($arg:expr),*)) => {{
         let columns = $tile.columns;
         let mut start = 0;
         while start + 4 * LANES <= columns {
-            $blocks::<L, 4, $plain>($($arg,)* start);
+            $blocks::<L, 4, $kind>($($arg,)* start);
             start += 4 * LANES;
         }
         while start + LANES <= columns {
-            $blocks::<L, 1, $plain>($($arg,)* start);
+            $blocks::<L, 1, $kind>($($arg,)* start);
             start += LANES;
         }
         if start < columns {
             $rest::<L>($($arg,)* start);
         }
-    };
+    }};
 }
 
 /// See [`crate::kernel::Kernels::finish_i8`].
@@ -223,7 +243,7 @@ pub fn finish_i8<L: Lanes>(
 }
 
 #[inline(always)]
-fn blocks_i8<L: Lanes, const N: usize, const PLAIN: bool>(
+fn blocks_i8<L: Lanes, const N: usize, const KIND: u8>(
     acc: &[i32],
     sums: &[i32],
     offset: i32,
@@ -240,7 +260,7 @@ fn blocks_i8<L: Lanes, const N: usize, const PLAIN: bool>(
         for value in &mut values {
             *value = value.mul(L::splat(scale));
         }
-        finish_blocks::<L, N, PLAIN>(affine(values, &factors), tile, row, start, out);
+        finish_blocks::<L, N, KIND>(affine(values, &factors), tile, row, start, out);
     }
 }
 
@@ -273,7 +293,7 @@ pub fn finish_f32<L: Lanes>(total: &[f32], tile: &Finish<'_>, mut out: RowsMut<'
 }
 
 #[inline(always)]
-fn blocks_f32<L: Lanes, const N: usize, const PLAIN: bool>(
+fn blocks_f32<L: Lanes, const N: usize, const KIND: u8>(
     total: &[f32],
     tile: &Finish<'_>,
     out: &mut RowsMut<'_>,
@@ -282,7 +302,7 @@ fn blocks_f32<L: Lanes, const N: usize, const PLAIN: bool>(
     let factors = factors::<L, N>(tile, start, start + N * LANES);
     for row in 0..tile.rows {
         let values = load_blocks(Row::F32(total), row * tile.stride + start);
-        finish_blocks::<L, N, PLAIN>(affine(values, &factors), tile, row, start, out);
+        finish_blocks::<L, N, KIND>(affine(values, &factors), tile, row, start, out);
     }
 }
 
@@ -300,16 +320,14 @@ fn rest_f32<L: Lanes>(total: &[f32], tile: &Finish<'_>, out: &mut RowsMut<'_>, s
 
 /// Applies the activation, adds the residual, applies what follows it and stores.
 #[inline(always)]
-fn finish_blocks<L: Lanes, const N: usize, const PLAIN: bool>(
+fn finish_blocks<L: Lanes, const N: usize, const KIND: u8>(
     mut values: [L; N],
     tile: &Finish<'_>,
     row: usize,
     start: usize,
     out: &mut RowsMut<'_>,
 ) {
-    if !PLAIN {
-        values = activate(values, tile.activation);
-    }
+    values = activate::<L, N, KIND>(values, tile.activation);
     if let Some(residual) = &tile.residual {
         let residual: [L; N] = match residual {
             Residual::Apart(rows) => load_blocks(rows.data, row * rows.stride + start),
@@ -319,14 +337,16 @@ fn finish_blocks<L: Lanes, const N: usize, const PLAIN: bool>(
             *value = value.add(residual);
         }
     }
-    if !PLAIN && tile.then.is_some() {
-        if let RowMut::F16(_) = out.data {
-            for value in &mut values {
-                *value = value.round_f16();
-            }
+    // Rounding and cutting off what is negative may change places.
+    if KIND == ANY
+        && !matches!(tile.then, None | Some(Unary::Relu))
+        && let RowMut::F16(_) = out.data
+    {
+        for value in &mut values {
+            *value = value.round_f16();
         }
-        values = activate(values, tile.then);
     }
+    values = activate::<L, N, KIND>(values, tile.then);
     store_blocks(values, &mut out.data, row * out.stride + start);
 }
 
@@ -339,7 +359,7 @@ fn finish_rest<L: Lanes>(
     out: &mut RowsMut<'_>,
 ) {
     let end = tile.columns;
-    [value] = activate([value], tile.activation);
+    [value] = activate::<L, 1, ANY>([value], tile.activation);
     if let Some(residual) = &tile.residual {
         let (data, stride) = match residual {
             Residual::Apart(rows) => (rows.data, rows.stride),
@@ -351,7 +371,7 @@ fn finish_rest<L: Lanes>(
         if let RowMut::F16(_) = out.data {
             value = value.round_f16();
         }
-        [value] = activate([value], tile.then);
+        [value] = activate::<L, 1, ANY>([value], tile.then);
     }
     let at = row * out.stride;
     store_row(value, &mut out.data, at + start, at + end);
