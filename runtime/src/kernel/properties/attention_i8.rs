@@ -11,7 +11,7 @@ use proptest::prelude::{any, prop};
 
 /// Largest distance from float attention, as a share of the largest value: queries and keys of one sign and half are uniform
 /// up to 3, so that scores have a standard deviation of about 3 and an error of about a hundredth of it.
-const TOLERANCE: f32 = 0.06;
+const TOLERANCE: f32 = 0.08;
 
 /// All keys and values of one head as a table quantises them.
 fn tiles(
