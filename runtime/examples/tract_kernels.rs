@@ -7,6 +7,10 @@
 //! of kernels holds none of tract's; its AMX kernels win on large matrices where a server's CPU has AMX.
 
 #[cfg(target_arch = "x86_64")]
+#[path = "tract/mod.rs"]
+mod tract;
+
+#[cfg(target_arch = "x86_64")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     side_by_side::main()
 }
@@ -22,9 +26,11 @@ mod side_by_side {
 
     use plantain::kernel::{GemmI8Args, Kernels};
     use plantain::pack::panel::PanelShape;
-    use tract_data::internal::{Tensor, TractResult};
-    use tract_linalg::mmm::{AsInputValue, FusedSpec, MMMInputValue, MatMatMul};
+    use tract_data::internal::TractResult;
+    use tract_linalg::mmm::MatMatMul;
     use tract_linalg::mmm_routines::declared;
+
+    use crate::tract::Product;
 
     /// Rows (activations), inner length, outputs: layers of Stable Diffusion's UNet and of the bundled model.
     const SHAPES: [(usize, usize, usize); 7] = [
@@ -52,9 +58,10 @@ mod side_by_side {
             }
             let expected = expected.ok_or("this CPU runs none of the vector kernels")?;
             for mmm in declared().map(|routine| (routine.make)()).filter(|mmm| int8(&**mmm)) {
-                let (acc, alone, packed) = theirs(&*mmm, &act, &weights, rows, k, outputs)?;
-                assert_eq!(acc, expected, "{} differs", mmm.name());
-                println!("  tract {:<24} {alone:7.1}, {packed:7.1} with packing", mmm.name());
+                let name = mmm.name().to_owned();
+                let (acc, alone, packed) = theirs(mmm, &act, &weights, rows, k, outputs)?;
+                assert_eq!(acc, expected, "{name} differs");
+                println!("  tract {name:<24} {alone:7.1}, {packed:7.1} with packing");
             }
         }
         Ok(())
@@ -134,41 +141,19 @@ mod side_by_side {
     }
 
     /// The sums as rows of outputs, the rate of the product alone, and with its activations packed first.
-    #[expect(unsafe_code, reason = "tract's way to run a product")]
     fn theirs(
-        mmm: &dyn MatMatMul,
+        mmm: Box<dyn MatMatMul>,
         act: &[i8],
         weights: &[i8],
         rows: usize,
         k: usize,
         outputs: usize,
     ) -> TractResult<(Vec<i32>, f64, f64)> {
-        let (pack_weights, pack_act) = &mmm.packings()[1];
-        let act = Tensor::from_shape(&[rows, k], act)?;
-        let weights =
-            pack_weights.prepare_one(&Tensor::from_shape(&[outputs, k], weights)?, 1, 0)?;
-        let packed_act = pack_act.prepare_one(&act, 1, 0)?;
-        let mut acc = Tensor::zero::<i32>(&[rows, outputs])?;
-        let mut product = |act: &dyn MMMInputValue| {
-            // SAFETY: axes 1 and 0 of `acc` are the outputs and rows that `run` is told.
-            let store = unsafe { mmm.c_view(Some(1), Some(0)) };
-            // SAFETY: `acc` outlives the store, which is used in this call only.
-            let store = unsafe { store.wrap(&acc.view_mut()) };
-            let multiply = FusedSpec::AddMatMul {
-                a: AsInputValue::Borrowed(&*weights),
-                b: AsInputValue::Borrowed(act),
-                packing: 1,
-            };
-            // SAFETY: the CPU runs this kernel, and both operands were packed by its formats, `k` long.
-            unsafe { mmm.run(outputs, rows, &[multiply, FusedSpec::Store(store)]) }
-        };
-        product(&*packed_act)?;
-        let alone = seconds(|| product(&*packed_act).expect("it has run once"));
-        let packed = seconds(|| {
-            let act = pack_act.prepare_one(&act, 1, 0).expect("it was packed once");
-            product(&*act).expect("it has run once");
-        });
-        let sums = acc.try_as_plain_ram()?.as_slice::<i32>()?.to_vec();
-        Ok((sums, gmacs(rows, k, outputs, alone), gmacs(rows, k, outputs, packed)))
+        let mut product = Product::new(mmm, act, weights, [rows, k, outputs])?;
+        product.run()?;
+        let alone = seconds(|| product.run().expect("it has run once"));
+        let packed = seconds(|| product.pack_and_run().expect("it has run once"));
+        let rate = |seconds| gmacs(rows, k, outputs, seconds);
+        Ok((product.sums()?, rate(alone), rate(packed)))
     }
 }

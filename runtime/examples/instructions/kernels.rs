@@ -9,19 +9,28 @@ use plantain::kernel::{
     KeyTile, Lines, Moments, Residual, ResizeRow, Row, RowMut, Rows, RowsMut,
 };
 use plantain::pack::panel::PanelShape;
+use tract_data::internal::DatumType;
+use tract_linalg::MmmDispatch;
 
 use super::Work::{Macs, Values};
 use super::count;
+use super::tract::Product;
 
 /// Values of a pointwise case.
 const VALUES: usize = 4096;
 /// Channels of a cell.
 const CHANNELS: usize = 64;
 
+/// Rows, inner length and outputs of products.
+const PRODUCTS: [(usize, usize, usize); 3] = [(36, 320, 64), (12, 1280, 16), (1, 320, 64)];
+
 /// Counts every function of the table that a network's time may depend on.
 pub fn count_all(kernels: &Kernels) {
-    for (rows, k, outputs) in [(36, 320, 64), (12, 1280, 16), (1, 320, 64)] {
+    for (rows, k, outputs) in PRODUCTS {
         product_i8(kernels, rows, k, outputs);
+    }
+    for (rows, k, outputs) in PRODUCTS {
+        product_of_tract(rows, k, outputs);
     }
     kernel_rows_i8(kernels);
     product_f16(kernels, 36, 320, 64);
@@ -64,6 +73,22 @@ fn product_i8(kernels: &Kernels, rows: usize, k: usize, outputs: usize) {
             acc_stride: outputs,
             accumulate: false,
         });
+    });
+}
+
+/// The same product by the kernel that tract-linalg takes on this processor: alone, and with its activations packed first.
+fn product_of_tract(rows: usize, k: usize, outputs: usize) {
+    let kernel = MmmDispatch::native()
+        .preferred_kernel(DatumType::I32, Some(outputs), Some(k), Some(rows))
+        .expect("tract-linalg has int8 kernels for this processor");
+    let act: Vec<i8> = bytes(rows * k).into_iter().map(|byte| byte as i8).collect();
+    let mut product = Product::new(kernel, &act, &vec![3; outputs * k], [rows, k, outputs])
+        .expect("tract-linalg packs any matrices");
+    let (name, work) =
+        (format!("gemm_i8 {rows} x {k} x {outputs}, tract"), Macs(rows * k * outputs));
+    count(&name, work, || product.run().expect("the product is whole"));
+    count(&format!("{name} with packing"), work, || {
+        product.pack_and_run().expect("the product is whole");
     });
 }
 

@@ -1,5 +1,5 @@
-//! Work for `cargo xtask instructions`, which counts what it takes on an emulated processor: each kernel, each op of the
-//! engine and each network of a pack, once, on one thread.
+//! Work for `cargo xtask instructions`, which counts what it takes on an emulated processor: each kernel (and the int8 products by
+//! tract's kernels beside ours), each op of the engine and each network of a pack, once, on one thread.
 //!
 //! Writes two lines a case to standard output, an empty one just before the work and the case as JSON just behind
 //! it. An emulator that notes how many instructions it has run at each of these writes has the case's count. Everything
@@ -8,6 +8,8 @@
 mod kernels;
 mod networks;
 mod ops;
+#[path = "../tract/mod.rs"]
+mod tract;
 
 use std::error::Error;
 use std::io::Write;
