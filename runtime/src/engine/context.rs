@@ -77,6 +77,9 @@ pub(crate) struct Context<'a> {
     pub high_water: Cell<usize>,
 }
 
+/// Rows of one worker that are enough to read all weights for them.
+const ROWS_MANY: usize = 96;
+
 impl<'a> Context<'a> {
     /// Waits for all workers.
     pub fn barrier(&self) -> Result<(), Stopped> {
@@ -90,10 +93,14 @@ impl<'a> Context<'a> {
         at(worker)..at(worker + 1)
     }
 
-    /// This worker's part of a grid: a range of rows and of columns, cut where that is more even; columns if
-    /// both are, because weights are then read by one worker only.
+    /// This worker's part of a grid: a range of rows and of columns. Rows are cut where there are many: what a worker stores lies
+    /// in one piece then, and weights are read often enough by each. Else it is cut where that is more even; columns if both
+    /// are, because weights are then read by one worker only.
     pub fn share_grid(&self, rows: Range<usize>, columns: usize) -> (Range<usize>, Range<usize>) {
         let workers = self.crew.workers;
+        if rows.len() >= ROWS_MANY * workers {
+            return (self.share(rows), 0..columns);
+        }
         let largest = |n: usize| n.div_ceil(workers);
         // Largest part of the whole, compared without division.
         if largest(columns) * rows.len() <= largest(rows.len()) * columns {

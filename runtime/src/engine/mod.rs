@@ -4,10 +4,11 @@
 //! load, a thread after load, a result that depends on threads, tiling or budget.
 //!
 //! Every worker walks the same steps, takes its share of rows or panels and meets the others at a barrier
-//! after each step. Networks of one engine run in turn in one arena, as large as the largest needs.
+//! after each step; steps that take less time than a meeting are made by worker 0 alone. Networks of one engine run in turn in one arena, as large as the largest needs.
 
 mod context;
 mod error;
+mod gate;
 mod memory;
 mod options;
 mod pin;
@@ -15,6 +16,7 @@ mod pool;
 mod process;
 mod profile;
 mod program;
+mod resolve;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,12 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{JoinHandle, ThreadId};
 
 use super::EngineError;
+use super::gate::{Gate, lock, spin};
 use super::pin::{online, pin};
 
 /// Turns of the barrier's spin before it parks: some ten microseconds.
@@ -41,23 +42,25 @@ pub(crate) struct Crew<'a> {
     /// How many there are.
     pub workers: usize,
     gate: &'a Gate,
+    /// A gate for one.
+    door: &'a Gate,
     /// Worker 0 has it, if there is one.
     observer: Option<&'a Observer<'a>>,
-    observed: bool,
 }
 
 /// Called by worker 0 after each step with its index.
 pub(crate) type Observer<'a> = dyn Fn(usize) -> ControlFlow<()> + 'a;
 
-impl Crew<'_> {
+impl<'a> Crew<'a> {
     /// Waits until every worker is here; the last one to come runs `last` before any goes on.
     pub fn barrier(&self, last: impl FnOnce()) -> Result<(), Stopped> {
         self.gate.wait(last)
     }
 
-    /// True, for every worker, if somebody watches the steps.
-    pub fn has_observer(&self) -> bool {
-        self.observed
+    /// A crew of one, for what is too short to be shared; its barriers wait for nobody.
+    pub fn alone(&self) -> Crew<'a> {
+        let door = self.door;
+        Crew { worker: 0, workers: 1, gate: door, door, observer: None }
     }
 
     /// Tells the observer that a step is done.
@@ -74,75 +77,18 @@ impl Job for Greeting {
     }
 }
 
-struct Gate {
-    parties: usize,
-    spins: u32,
-    arrived: AtomicUsize,
-    generation: AtomicUsize,
-    broken: AtomicBool,
-    lock: Mutex<()>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn wait(&self, last: impl FnOnce()) -> Result<(), Stopped> {
-        let generation = self.generation.load(Ordering::Acquire);
-        if self.broken.load(Ordering::Acquire) {
-            return Err(Stopped);
-        }
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.parties {
-            last();
-            self.arrived.store(0, Ordering::Release);
-            self.open();
-        } else {
-            self.sleep(generation);
-        }
-        if self.broken.load(Ordering::Acquire) { Err(Stopped) } else { Ok(()) }
-    }
-
-    fn open(&self) {
-        if self.parties == 1 {
-            return;
-        }
-        let guard = lock(&self.lock);
-        self.generation.fetch_add(1, Ordering::Release);
-        drop(guard);
-        self.opened.notify_all();
-    }
-
-    fn sleep(&self, generation: usize) {
-        for _ in 0..self.spins {
-            if self.generation.load(Ordering::Acquire) != generation {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        let mut guard = lock(&self.lock);
-        while self.generation.load(Ordering::Acquire) == generation
-            && !self.broken.load(Ordering::Acquire)
-        {
-            guard = self.opened.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-    }
-
-    fn break_down(&self) {
-        self.broken.store(true, Ordering::Release);
-        self.open();
-    }
-}
-
 struct Order {
     job: Option<Arc<dyn Job>>,
-    observed: bool,
-    /// Counts jobs, so that a worker takes each once.
-    number: u64,
-    /// Workers that have not finished the job.
-    busy: usize,
     quit: bool,
 }
 
 struct Shared {
     gate: Gate,
+    door: Gate,
+    /// Counts jobs, so that a worker takes each once; changes under the lock of `order`.
+    number: AtomicU64,
+    /// Workers that have not finished the job; changes under the lock of `order`.
+    busy: AtomicUsize,
     order: Mutex<Order>,
     given: Condvar,
     finished: Condvar,
@@ -168,23 +114,12 @@ impl Pool {
         let failed = |error| EngineError::Threads { threads: workers, error };
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
-            gate: Gate {
-                parties: workers,
-                // A spinning worker only delays the one it waits for when they share a core.
-                spins: if workers <= available.max(cores.len()) { SPINS } else { 0 },
-                arrived: AtomicUsize::new(0),
-                generation: AtomicUsize::new(0),
-                broken: AtomicBool::new(false),
-                lock: Mutex::new(()),
-                opened: Condvar::new(),
-            },
-            order: Mutex::new(Order {
-                job: None,
-                observed: false,
-                number: 0,
-                busy: 0,
-                quit: false,
-            }),
+            // A spinning worker only delays the one it waits for when they share a core.
+            gate: Gate::new(workers, if workers <= available.max(cores.len()) { SPINS } else { 0 }),
+            door: Gate::new(1, 0),
+            number: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            order: Mutex::new(Order { job: None, quit: false }),
             given: Condvar::new(),
             finished: Condvar::new(),
             refused: Mutex::new(None),
@@ -245,26 +180,24 @@ impl Pool {
                 *thread = Some(caller);
             }
         }
-        let observed = observer.is_some();
         let shared = &*self.shared;
         if !self.threads.is_empty() {
             let mut order = lock(&shared.order);
             order.job = Some(job.clone());
-            order.observed = observed;
-            order.number += 1;
-            order.busy = self.threads.len();
+            shared.busy.store(self.threads.len(), Ordering::Release);
+            shared.number.fetch_add(1, Ordering::Release);
             drop(order);
             shared.given.notify_all();
         }
-        work(&**job, &shared.gate, 0, observer, observed);
+        work(&**job, shared, 0, observer);
+        spin(shared.gate.spins, || shared.busy.load(Ordering::Acquire) == 0);
         let mut order = lock(&shared.order);
-        while order.busy > 0 {
+        while shared.busy.load(Ordering::Acquire) > 0 {
             order = shared.finished.wait(order).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         order.job = None;
         drop(order);
-        shared.gate.arrived.store(0, Ordering::Release);
-        if shared.gate.broken.swap(false, Ordering::AcqRel) { Err(Stopped) } else { Ok(()) }
+        if shared.gate.mend() { Err(Stopped) } else { Ok(()) }
     }
 }
 
@@ -282,43 +215,35 @@ impl Drop for Pool {
 fn serve(shared: &Shared, worker: usize) {
     let mut done = 0;
     loop {
+        // Networks of one picture follow each other closely.
+        spin(shared.gate.spins, || shared.number.load(Ordering::Acquire) != done);
         let mut order = lock(&shared.order);
-        while order.number == done && !order.quit {
+        while shared.number.load(Ordering::Acquire) == done && !order.quit {
             order = shared.given.wait(order).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         if order.quit {
             return;
         }
-        done = order.number;
-        let (job, observed) = (order.job.clone(), order.observed);
+        done = shared.number.load(Ordering::Acquire);
+        let job = order.job.clone();
         drop(order);
         if let Some(job) = job {
-            work(&*job, &shared.gate, worker, None, observed);
+            work(&*job, shared, worker, None);
         }
-        let mut order = lock(&shared.order);
-        order.busy -= 1;
-        if order.busy == 0 {
+        let order = lock(&shared.order);
+        if shared.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
             drop(order);
             shared.finished.notify_all();
         }
     }
 }
 
-fn work(
-    job: &dyn Job,
-    gate: &Gate,
-    worker: usize,
-    observer: Option<&Observer<'_>>,
-    observed: bool,
-) {
-    let crew = Crew { worker, workers: gate.parties, gate, observer, observed };
+fn work(job: &dyn Job, shared: &Shared, worker: usize, observer: Option<&Observer<'_>>) {
+    let Shared { gate, door, .. } = shared;
+    let crew = Crew { worker, workers: gate.parties, gate, door, observer };
     if catch_unwind(AssertUnwindSafe(|| job.run(&crew))).is_err() {
         gate.break_down();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]

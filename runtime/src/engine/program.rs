@@ -7,20 +7,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::arena::Arena;
-use crate::graph::{DType, Fault, Graph, Node, Op, ValueId, tensor_needs};
+use crate::graph::{DType, Graph, Op, ValueId, tensor_needs};
 use crate::kernel::Kernels;
-use crate::plan::{Padding, Pass, Plan, Residency, Storage, Task, TaskStep, scratch, task_macs};
+use crate::plan::{Padding, Plan, Residency, Storage, TaskStep};
 
 use super::EngineError;
-use super::context::{Context, Place, Portion, View, Work};
+use super::context::{Context, Portion, Work};
 use super::memory::{Holding, Planned};
 use super::pool::{Crew, Job, Stopped};
+use super::resolve::{graph_error, is_short, portion, work};
 use super::step;
 use super::weights::Weights;
 
 /// One step: portions that run one after another, a barrier after each.
 pub(super) struct Entry {
     portions: Vec<Portion>,
+    /// Too short to be shared: worker 0 makes it.
+    alone: bool,
     /// Tensors that the step reads, and whether most of it is let go at once: a table.
     tensors: Vec<(String, bool)>,
     /// Tables among weights that stay: the step reads some rows of them, and their hash all, but their pages need no place in
@@ -56,8 +59,9 @@ pub(super) struct Program {
     weights: Arc<dyn Weights>,
     arena: Arc<Arena>,
     cancelled: AtomicBool,
-    /// Apart from `cancelled`: one worker may find damage while another has yet to see that nobody cancelled the step before.
     damaged: AtomicBool,
+    /// What the last meeting saw of these two, so that all workers leave at the same one.
+    stopped: AtomicBool,
     damage: Mutex<Option<String>>,
     pub high_water: AtomicUsize,
 }
@@ -100,12 +104,11 @@ impl Program {
                     }
                 }
             }
+            let portions: Vec<Portion> =
+                step.task_steps().iter().map(|step| portion(&graph, &plan, step)).collect();
             entries.push(Entry {
-                portions: step
-                    .task_steps()
-                    .iter()
-                    .map(|step| portion(&graph, &plan, step))
-                    .collect(),
+                alone: is_short(&graph, &plan, kernels, &portions),
+                portions,
                 tensors: names,
                 tables,
                 verified: AtomicBool::new(false),
@@ -128,6 +131,7 @@ impl Program {
             weights,
             arena,
             cancelled: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             damage: Mutex::new(None),
             high_water: AtomicUsize::new(0),
@@ -137,6 +141,7 @@ impl Program {
     /// Before a run.
     pub fn reset(&self) {
         self.cancelled.store(false, Ordering::Release);
+        self.stopped.store(false, Ordering::Release);
         self.damaged.store(false, Ordering::Release);
     }
 
@@ -237,12 +242,40 @@ impl Program {
                 self.damaged.store(true, Ordering::Release);
             }
         }
-        cx.barrier()?;
-        if !self.damaged.load(Ordering::Acquire) {
+        self.meet(cx)?;
+        if !self.stopped.load(Ordering::Acquire) {
             entry.verified.store(true, Ordering::Release);
         }
-        // Nobody reads the flag again before all have passed.
-        cx.barrier()
+        Ok(())
+    }
+
+    /// This worker's share of a step.
+    fn make(&self, cx: &Context<'_>, entry: &Entry) -> Result<(), Stopped> {
+        for planned in &entry.portions {
+            let work = &self.works[planned.work];
+            let slot = self.plan.tasks.tasks[planned.work].output;
+            let parts = || self.plan.rows_made(slot, planned.rows.clone(), cx.counting);
+            // Several parts prepare their rows in one place, one after the other.
+            let prepared = planned.prepared && parts().nth(1).is_none();
+            for rows in parts() {
+                let portion = Portion { rows, prepared, ..planned.clone() };
+                step::run(cx, &self.graph, work, &portion)?;
+                self.meet(cx)?;
+                if cx.crew.worker == 0 {
+                    entry.macs.fetch_add(self.macs(work, &portion), Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for all workers, who then agree on whether the run goes on.
+    fn meet(&self, cx: &Context<'_>) -> Result<(), Stopped> {
+        cx.crew.barrier(|| {
+            self.arena.next_phase();
+            let stopped = [&self.cancelled, &self.damaged].map(|flag| flag.load(Ordering::Acquire));
+            self.stopped.store(stopped.contains(&true), Ordering::Release);
+        })
     }
 }
 
@@ -257,11 +290,15 @@ impl Job for Program {
             counting: self.counting.load(Ordering::Acquire),
             high_water: Cell::new(0),
         };
+        let one = crew.alone();
+        let solo = Context { crew: &one, high_water: Cell::new(0), ..cx };
         let first = self.first_step();
         let residency = if first == 0 { &self.residency } else { &self.later_residency };
         let mut begun = Instant::now();
         for (index, entry) in self.entries.iter().enumerate().skip(first) {
-            if let (0, Some(residency)) = (crew.worker, residency) {
+            if let (0, Some(residency)) = (crew.worker, residency)
+                && !self.cancelled.load(Ordering::Acquire)
+            {
                 let ranges = &residency.prefetch[index - first];
                 ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
             }
@@ -269,26 +306,21 @@ impl Job for Program {
                 self.verify(&cx, entry)?;
                 // What is done once is no part of the step's time.
                 begun = Instant::now();
-                if self.damaged.load(Ordering::Acquire) {
+                if self.stopped.load(Ordering::Acquire) {
                     return Ok(());
                 }
             }
-            for planned in &entry.portions {
-                let work = &self.works[planned.work];
-                let slot = self.plan.tasks.tasks[planned.work].output;
-                let parts = || self.plan.rows_made(slot, planned.rows.clone(), cx.counting);
-                // Several parts prepare their rows in one place, one after the other.
-                let prepared = planned.prepared && parts().nth(1).is_none();
-                for rows in parts() {
-                    let portion = Portion { rows, prepared, ..planned.clone() };
-                    step::run(&cx, &self.graph, work, &portion)?;
-                    cx.barrier()?;
-                    if crew.worker == 0 {
-                        entry.macs.fetch_add(self.macs(work, &portion), Ordering::Relaxed);
-                    }
-                }
+            // Between two steps of worker 0 nobody waits; it leaves later ones out when the run is cancelled, and meets the others.
+            let alone = entry.alone && crew.workers > 1;
+            let left = alone && (crew.worker > 0 || self.cancelled.load(Ordering::Acquire));
+            if !left {
+                self.make(if alone { &solo } else { &cx }, entry)?;
             }
-            if crew.worker == 0 {
+            if alone && self.entries.get(index + 1).is_some_and(|next| !next.alone) {
+                self.meet(&cx)?;
+            }
+            let stopped = self.stopped.load(Ordering::Acquire);
+            if crew.worker == 0 && !left {
                 entry.tables.iter().for_each(|range| self.weights.unmap(range.clone()));
                 if let Some(residency) = residency {
                     let ranges = &residency.release[index - first];
@@ -298,31 +330,17 @@ impl Job for Program {
                 let spent = now.duration_since(begun).as_nanos() as u64;
                 entry.nanoseconds.fetch_add(spent, Ordering::Relaxed);
                 begun = now;
-                if crew.report(index) == ControlFlow::Break(()) {
+                if !stopped && crew.report(index) == ControlFlow::Break(()) {
                     self.cancelled.store(true, Ordering::Release);
                 }
             }
-            if crew.has_observer() {
-                cx.barrier()?;
-                if self.cancelled.load(Ordering::Acquire) {
-                    return Ok(());
-                }
+            if stopped || (crew.workers == 1 && self.cancelled.load(Ordering::Acquire)) {
+                return Ok(());
             }
         }
+        self.high_water.fetch_max(solo.high_water.get(), Ordering::AcqRel);
         self.high_water.fetch_max(cx.high_water.get(), Ordering::AcqRel);
         Ok(())
-    }
-}
-
-fn portion(graph: &Graph, plan: &Plan, step: &TaskStep) -> Portion {
-    let task = &plan.tasks.tasks[step.task];
-    let macs = task_macs(graph, &plan.tasks, task);
-    Portion {
-        work: step.task,
-        rows: step.rows.clone(),
-        scratch: step.scratch.map_or(0, |buffer| plan.buffers[buffer].offset),
-        row_macs: macs / plan.tasks.layouts[task.output].rows as u64,
-        prepared: step.prepared,
     }
 }
 
@@ -334,78 +352,4 @@ fn counting(mask: &[f32], tokens: usize) -> Option<usize> {
     }
     let used = |sample: &[f32]| sample.iter().rposition(|&value| value == 1.0).map(|last| last + 1);
     mask.chunks_exact(tokens).map(used).try_fold(0, |most, used| Some(most.max(used?)))
-}
-
-fn work(
-    graph: &Graph,
-    plan: &Plan,
-    weights: &dyn Weights,
-    index: usize,
-    task: &Task,
-) -> Result<Work, EngineError> {
-    let node = &graph.nodes[task.node];
-    let find = |name: &str| {
-        weights.find(name).ok_or_else(|| EngineError::Tensor {
-            network: graph.name.clone(),
-            node: node.name.clone(),
-            tensor: name.to_owned(),
-        })
-    };
-    let mut ranges: Vec<Range<usize>> = Vec::new();
-    for need in tensor_needs(graph, node).map_err(|fault| graph_error(graph, node, fault))? {
-        let range = find(need.name)?;
-        let expected = need.elements as usize * need.dtype.bytes();
-        if range.len() != expected {
-            return Err(EngineError::TensorBytes {
-                network: graph.name.clone(),
-                node: node.name.clone(),
-                tensor: need.name.to_owned(),
-                actual: range.len(),
-                expected,
-            });
-        }
-        ranges.push(range);
-    }
-    let view = |slot: usize| {
-        let place = match &plan.storage[slot] {
-            Storage::Arena { buffer, ring_rows } => {
-                Place::Arena { offset: plan.buffers[*buffer].offset, ring_rows: *ring_rows }
-            }
-            Storage::Tensor(name) => Place::File(find(name)?.start),
-            Storage::None => unreachable!("a checked plan stores what its tasks touch"),
-        };
-        Ok(View { place, layout: plan.tasks.layouts[slot].clone() })
-    };
-    let x = node.inputs.first().map(|id| &plan.tasks.layouts[id.index()]);
-    let number = match (&node.op, task.pass) {
-        (Op::Slice { start, .. }, _) => {
-            start.bind_index(plan.options.binding).map_err(|error| EngineError::Slice {
-                network: graph.name.clone(),
-                node: node.name.clone(),
-                error,
-            })?
-        }
-        (Op::GroupNorm { groups, .. }, Pass::Combine) => {
-            x.map_or(0, |x| x.row_len / *groups as usize)
-        }
-        (Op::AttentionI8 { .. }, Pass::Attend) => {
-            plan.tasks.layouts[node.inputs[1].index()].shape[1]
-        }
-        _ => 0,
-    };
-    Ok(Work {
-        node: task.node,
-        pass: task.pass,
-        then: task.then,
-        spares_keys: plan.padding.as_ref().is_some_and(|padding| padding.spares_keys(index)),
-        inputs: task.inputs.iter().map(|&slot| view(slot)).collect::<Result<_, EngineError>>()?,
-        output: view(task.output)?,
-        tensors: ranges,
-        worker_values: scratch::worker_values(graph, &plan.tasks, task),
-        number,
-    })
-}
-
-fn graph_error(graph: &Graph, node: &Node, fault: Fault) -> EngineError {
-    EngineError::Graph { network: graph.name.clone(), node: node.name.clone(), fault }
 }

@@ -19,6 +19,8 @@ pub struct GemmI8 {
     pub tile_rows: usize,
     /// Panels that one tile takes together: those of a turn, or a multiple.
     pub tile_panels: usize,
+    /// Multiply-adds of some microseconds, an order of magnitude: work of fewer is not worth sharing between threads.
+    pub macs_alone: u64,
     /// Computes `acc[r][p * 16 + lane] (+)= sum over group, j of
     /// act[r * act_stride + 4 * group + j] * panel[p][group][lane][j]`.
     pub run: fn(args: GemmI8Args<'_>),

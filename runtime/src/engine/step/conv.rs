@@ -76,13 +76,22 @@ impl Shape {
         (start..end.max(start), input)
     }
 
+    /// Rows that some cells are in, each with the columns that are.
+    fn rows_of(&self, cells: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let (width, cells) = (self.out_width, cells.clone());
+        (cells.start / width..cells.end.div_ceil(width)).map(move |row| {
+            let start = row * width;
+            (row, cells.start.max(start) - start..cells.end.min(start + width) - start)
+        })
+    }
+
     /// The ring's place of an input row.
     fn place(&self, input_row: usize) -> usize {
         input_row % self.lines.lines
     }
 }
 
-/// Walks chunks: `prepare` makes the line of an input row, `compute` a range of output rows and panels.
+/// Walks chunks: `prepare` makes the line of an input row, `compute` a range of output cells, counted over all rows, and of panels.
 fn walk(
     cx: &Context<'_>,
     work: &Work,
@@ -102,8 +111,9 @@ fn walk(
         ready = ready.max(needed.end);
         cx.barrier()?;
         first = rows.end;
-        let (rows, panels) = cx.share_grid(rows, n.div_ceil(PANEL_OUTPUTS));
-        compute(rows, panels);
+        let cells = rows.start * shape.out_width..rows.end * shape.out_width;
+        let (cells, panels) = cx.share_grid(cells, n.div_ceil(PANEL_OUTPUTS));
+        compute(cells, panels);
         if first < portion.rows.end {
             cx.barrier()?;
         }
@@ -142,7 +152,7 @@ pub(super) fn int8(
         &shape,
         n,
         |input_row| quantise_line(cx, work, portion, &shape, input_row, input_scale),
-        |rows, panels| tile.run(rows, panels, input_scale),
+        |cells, panels| tile.run(cells, panels, input_scale),
     )
 }
 
@@ -195,15 +205,15 @@ struct Int8Tile<'a> {
 }
 
 impl Int8Tile<'_> {
-    fn run(&mut self, rows: Range<usize>, panels: Range<usize>, input_scale: InputScale) {
+    fn run(&mut self, cells: Range<usize>, panels: Range<usize>, input_scale: InputScale) {
         let turn = tile_panels(self.cx.kernels.gemm_i8.tile_panels);
         self.alone = panels.len() == self.tail.n.div_ceil(PANEL_OUTPUTS);
         for panel in panels.clone().step_by(turn) {
             let tile = panel..(panel + turn).min(panels.end);
             let vectors = tile_vectors(tile.len(), self.cx.kernels.gemm_i8.tile_rows);
-            for row in rows.clone() {
-                for x in (0..self.shape.out_width).step_by(vectors) {
-                    let cells = x..(x + vectors).min(self.shape.out_width);
+            for (row, columns) in self.shape.rows_of(&cells) {
+                for x in columns.clone().step_by(vectors) {
+                    let cells = x..(x + vectors).min(columns.end);
                     match input_scale {
                         InputScale::Row => self.by_row(row, cells, &tile),
                         InputScale::Static(scale) => self.by_tensor(row, cells, &tile, scale),
@@ -327,17 +337,20 @@ pub(super) fn half(
         line[end..].fill(0.0);
         cx.load(&work.inputs[0], input_row, 0..end - start, &mut line[start..end]);
     };
-    let compute = |rows: Range<usize>, panels: Range<usize>| {
+    let compute = |cells: Range<usize>, panels: Range<usize>| {
         let alone = panels.len() == n.div_ceil(PANEL_OUTPUTS);
         for panel in panels.clone().step_by(turn) {
             let tile = panel..(panel + turn).min(panels.end);
             let (columns, outputs) = (tile.len() * PANEL_OUTPUTS, tail.outputs(&tile));
             let vectors = tile_vectors(tile.len(), gemm.tile_rows);
-            for (row, x) in rows
-                .clone()
-                .flat_map(|row| (0..shape.out_width).step_by(vectors).map(move |x| (row, x)))
-            {
-                let cells = x..(x + vectors).min(shape.out_width);
+            let pieces = shape.rows_of(&cells).flat_map(|(row, columns)| {
+                columns
+                    .clone()
+                    .step_by(vectors)
+                    .map(move |x| (row, x..(x + vectors).min(columns.end)))
+            });
+            for (row, cells) in pieces {
+                let x = cells.start;
                 let (kernel_rows, input_row) = shape.kernel_rows(row);
                 if kernel_rows.is_empty() {
                     acc.0[..cells.len() * columns].fill(0.0);

@@ -11,6 +11,7 @@ pub const GEMM_I8: GemmI8 = GemmI8 {
     act_offset: 0,
     tile_rows: ROWS,
     tile_panels: 1,
+    macs_alone: 256 << 10,
     run,
     run_lines,
 };

@@ -15,6 +15,7 @@ pub const GEMM_I8: GemmI8 = GemmI8 {
     act_offset: 0,
     tile_rows: 2 * PAIRS,
     tile_panels: 1,
+    macs_alone: 512 << 10,
     run,
     run_lines,
 };

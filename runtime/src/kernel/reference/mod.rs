@@ -50,6 +50,7 @@ pub const KERNELS: Kernels = Kernels {
         act_offset: 0,
         tile_rows: 1,
         tile_panels: 1,
+        macs_alone: 8 << 10,
         run: gemm_i8::gemm_signed,
         run_lines: gemm_i8::gemm_signed_lines,
     },

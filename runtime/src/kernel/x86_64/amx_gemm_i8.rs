@@ -17,6 +17,7 @@ pub const GEMM_I8: GemmI8 = GemmI8 {
     act_offset: avx512_gemm_i8::GEMM_I8.act_offset,
     tile_rows: 2 * TILE_ROWS,
     tile_panels: 4,
+    macs_alone: 4 << 20,
     run,
     run_lines,
 };

@@ -11,6 +11,7 @@ pub const GEMM_I8: GemmI8 = GemmI8 {
     act_offset: 128,
     tile_rows: ROWS,
     tile_panels: 4,
+    macs_alone: 2 << 20,
     run,
     run_lines,
 };

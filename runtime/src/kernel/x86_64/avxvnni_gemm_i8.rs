@@ -10,6 +10,7 @@ pub const GEMM_I8: GemmI8 = GemmI8 {
     act_offset: 128,
     tile_rows: ROWS,
     tile_panels: 1,
+    macs_alone: 1 << 20,
     run,
     run_lines,
 };
