@@ -82,7 +82,11 @@ impl Watched<'_> {
                 .env("RUSTFLAGS", flags),
             Some(Watcher::Valgrind) => {
                 let triple = self.triple.replace('-', "_").to_uppercase();
-                run.env(format!("CARGO_TARGET_{triple}_RUNNER"), VALGRIND)
+                // What rustix does without the C library it asks the kernel's own page for, which Valgrind hides.
+                run.args(["--target-dir"])
+                    .arg(workspace::target_dir().join("sanitize/valgrind"))
+                    .env("RUSTFLAGS", "--cfg rustix_use_libc")
+                    .env(format!("CARGO_TARGET_{triple}_RUNNER"), VALGRIND)
             }
         }
     }
