@@ -21,7 +21,7 @@ from .prompts import SHEET_PROMPTS, PromptStates
 CHECKPOINT = WORK / "teacher.pt"
 SHARES = {"plain": 0.50, "background": 0.10, "colour": 0.12, "place": 0.06, "pair": 0.22}
 
-STYLE_WEIGHTS = {"3d": 0.6, "flat": 0.6, "cartoon": 2.4, "minimal": 1.6, "mono": 1.0}  # 3d and flat are the same drawing
+STYLE_WEIGHTS = {"3d": 0.6, "flat": 0.6, "cartoon": 2.4, "minimal": 2.0, "mono": 1.0}  # 3d and flat are the same drawing
 TRANSLATED_WEIGHT = 1.5  # soft pictures have small errors and would not come often
 
 
