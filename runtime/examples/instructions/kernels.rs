@@ -90,6 +90,8 @@ fn product_of_tract(rows: usize, k: usize, outputs: usize) {
     count(&format!("{name} with packing"), work, || {
         product.pack_and_run().expect("the product is whole");
     });
+    let first: i32 = act[..k].iter().map(|&value| 3 * i32::from(value)).sum();
+    assert_eq!(product.sums().expect("sums are integers")[0], first, "{name}");
 }
 
 /// A 3x3 convolution of one scale: three lines in which windows of three cells overlap.
