@@ -79,7 +79,8 @@ impl Watched<'_> {
                 .args(["--target", self.triple, "--target-dir"])
                 .arg(workspace::target_dir().join("sanitize").join(name))
                 .env("RUSTC_BOOTSTRAP", "1")
-                .env("RUSTFLAGS", flags),
+                .env("RUSTFLAGS", flags)
+                .env("TSAN_OPTIONS", suppressions()),
             Some(Watcher::Valgrind) => {
                 let triple = self.triple.replace('-', "_").to_uppercase();
                 // What rustix does without the C library it asks the kernel's own page for, which Valgrind hides.
@@ -90,6 +91,12 @@ impl Watched<'_> {
             }
         }
     }
+}
+
+/// Tells ThreadSanitizer what it cannot judge.
+fn suppressions() -> String {
+    let file = workspace::root().join("cross/thread_sanitizer.supp");
+    format!("suppressions={}", file.display())
 }
 
 /// Draws the bundled pack's picture; returns the hash of its pixels.
