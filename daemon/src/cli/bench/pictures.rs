@@ -11,7 +11,9 @@ use super::profile::{OpTimes, Peak};
 use super::{Args, median, refuse, round};
 
 /// In the order of their stages.
-const NETWORKS: [&str; 5] = ["text_encoder", "denoiser", "decoder", "refiner", "enlarger"];
+const NETWORKS: [&str; 5] = ["text_encoder", "denoiser", "decoder", "refiner", ENLARGER];
+/// The one that only large pictures pass.
+const ENLARGER: &str = "enlarger";
 
 /// Decibels of pictures that are equal.
 const PSNR_DB_MAX: f64 = 99.0;
@@ -39,7 +41,7 @@ pub(super) fn measure(
     let open = |options: &Options| Pipeline::new(pack.clone(), options.clone()).map_err(refuse);
     let mut pipeline = open(options)?;
     let mut plain = draw(&mut pipeline, args, None, peak)?;
-    let mut networks = networks(&pipeline, &mut plain, &["enlarger"])?;
+    let mut networks = networks(&pipeline, &mut plain, false)?;
     let threads = pipeline.engine().map_or(0, |engine| engine.threads());
     let size = &pipeline.spec().size;
     let large = size.enlarge.map(|factor| size.default.map(|side| side * factor));
@@ -47,8 +49,7 @@ pub(super) fn measure(
     if let Some(size) = large.filter(|&large| size.base(large).is_some_and(|(_, enlarge)| enlarge))
     {
         let mut enlarged = draw(&mut pipeline, args, Some(size), peak)?;
-        let others = ["text_encoder", "denoiser", "decoder", "refiner"];
-        networks.extend(self::networks(&pipeline, &mut enlarged, &others)?);
+        networks.extend(self::networks(&pipeline, &mut enlarged, true)?);
         enlarged_seconds = Some(round(enlarged.seconds));
     }
     drop(pipeline);
@@ -134,16 +135,16 @@ fn draw(
     })
 }
 
-/// Each network that is loaded, but for some.
+/// The enlarger, or each other network that is loaded.
 fn networks(
     pipeline: &Pipeline,
     medians: &mut Medians,
-    without: &[&str],
+    enlarger: bool,
 ) -> anyhow::Result<Vec<Value>> {
     let engine = pipeline.engine().ok_or_else(|| anyhow::anyhow!("the networks are not loaded"))?;
     let mut networks = Vec::new();
     for ((name, seconds), ops) in NETWORKS.into_iter().zip(medians.stages).zip(&mut medians.ops) {
-        if without.contains(&name) {
+        if enlarger != (name == ENLARGER) {
             continue;
         }
         if let Ok(network) = engine.network(name) {

@@ -106,33 +106,34 @@ impl OpTimes {
 
     /// `{network, steps, gmacs_per_second, ops}`, each op's seconds at the median of the runs, the longest first.
     pub fn value(&mut self, engine: &Engine, network: NetworkIndex) -> Value {
-        let (mut ops, mut all) = (Vec::new(), (0.0, 0));
-        for (name, op) in &mut self.runs {
-            let seconds = median(&mut op.seconds);
-            all = (all.0 + seconds, all.1 + op.macs);
-            ops.push((
-                seconds,
-                json!({
-                    "op": name,
-                    "steps": op.steps,
-                    "seconds": round(seconds),
-                    "macs": op.macs,
-                    "gmacs_per_second": round(rate(op.macs, seconds)),
-                }),
-            ));
+        let in_a_run = |(&op, runs): (&&'static str, &mut OpRuns)| {
+            let seconds = median(&mut runs.seconds);
+            OpProfile { op, steps: runs.steps, seconds, macs: runs.macs }
+        };
+        let mut ops: Vec<OpProfile> = self.runs.iter_mut().map(in_a_run).collect();
+        ops.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        let mut all = OpProfile { op: "all", steps: 0, seconds: 0.0, macs: 0 };
+        for op in &ops {
+            all.seconds += op.seconds;
+            all.macs += op.macs;
         }
-        ops.sort_by(|a, b| b.0.total_cmp(&a.0));
         json!({
             "network": engine.graph(network).name,
             "steps": engine.plan(network).steps.len(),
-            "gmacs_per_second": round(rate(all.1, all.0)),
-            "ops": ops.into_iter().map(|(_, op)| op).collect::<Vec<_>>(),
+            "gmacs_per_second": round(all.gmacs_per_second()),
+            "ops": ops.iter().map(op_value).collect::<Vec<_>>(),
         })
     }
 }
 
-fn rate(macs: u64, seconds: f64) -> f64 {
-    macs as f64 / seconds.max(1e-12) / 1e9
+fn op_value(op: &OpProfile) -> Value {
+    json!({
+        "op": op.op,
+        "steps": op.steps,
+        "seconds": round(op.seconds),
+        "macs": op.macs,
+        "gmacs_per_second": round(op.gmacs_per_second()),
+    })
 }
 
 /// Writes each network's and op's share of the peak beside its rate.
