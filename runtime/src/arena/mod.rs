@@ -10,6 +10,9 @@ pub use region::Arena;
 /// Bytes that every region's offset is a multiple of: one cache line, one panel group.
 pub const ARENA_ALIGN: usize = 64;
 
+/// Bytes that the arena itself lies on a multiple of: a block of storage may be read into it.
+const BASE_ALIGN: usize = 4096;
+
 /// Why there is no arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArenaError {

@@ -13,9 +13,9 @@ use std::ptr::NonNull;
 
 use bytemuck::Pod;
 
-use super::{ARENA_ALIGN, ArenaError, align_up};
+use super::{ARENA_ALIGN, ArenaError, BASE_ALIGN, align_up};
 
-/// One allocation on a 64-byte line, zeroed when made, shared by all workers.
+/// One allocation on a page, zeroed when made, shared by all workers.
 pub struct Arena {
     base: NonNull<u8>,
     bytes: usize,
@@ -36,7 +36,7 @@ impl Arena {
     /// [`ArenaError::OutOfMemory`].
     pub fn new(bytes: usize) -> Result<Self, ArenaError> {
         let bytes = align_up(bytes.max(1));
-        let layout = Layout::from_size_align(bytes, ARENA_ALIGN)
+        let layout = Layout::from_size_align(bytes, BASE_ALIGN)
             .map_err(|_| ArenaError::OutOfMemory { bytes })?;
         // SAFETY: the layout has a size above zero.
         let base = unsafe { alloc_zeroed(layout) };
@@ -120,7 +120,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        if let Ok(layout) = Layout::from_size_align(self.bytes, ARENA_ALIGN) {
+        if let Ok(layout) = Layout::from_size_align(self.bytes, BASE_ALIGN) {
             // SAFETY: `base` came from `alloc_zeroed` with this very layout and is given back once.
             unsafe { dealloc(self.base.as_ptr(), layout) };
         }

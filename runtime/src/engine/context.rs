@@ -19,8 +19,19 @@ use super::weights::Weights;
 pub(crate) enum Place {
     /// Byte of the arena; row `r` is at place `r % ring_rows`.
     Arena { offset: usize, ring_rows: usize },
-    /// First byte in the pack.
-    File(usize),
+    /// A tensor of the pack.
+    Pack(Stored),
+}
+
+/// Where bytes of the pack lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Stored {
+    /// In the window that weights are read into; else in the pack's map.
+    pub streamed: bool,
+    /// The first one there.
+    pub start: usize,
+    /// How many.
+    pub bytes: usize,
 }
 
 /// An operand.
@@ -39,8 +50,8 @@ pub(crate) struct Work {
     pub then: Option<Unary>,
     pub inputs: Vec<View>,
     pub output: View,
-    /// Ranges of the node's tensors, in the order of [`crate::graph::tensor_needs`].
-    pub tensors: Vec<Range<usize>>,
+    /// The node's tensors, in the order of [`crate::graph::tensor_needs`].
+    pub tensors: Vec<Stored>,
     /// f32 values of scratch of each worker.
     pub worker_values: usize,
     /// Keys and values of padding are not read.
@@ -68,6 +79,8 @@ pub(crate) struct Context<'a> {
     pub kernels: &'static Kernels,
     pub weights: &'a dyn Weights,
     pub arena: &'a Arena,
+    /// Where weights are that are streamed.
+    pub window: &'a Arena,
     pub crew: &'a Crew<'a>,
     /// Limit that the plan's scratch was sized by.
     pub scratch_bytes: usize,
@@ -83,7 +96,10 @@ const ROWS_MANY: usize = 96;
 impl<'a> Context<'a> {
     /// Waits for all workers.
     pub fn barrier(&self) -> Result<(), Stopped> {
-        self.crew.barrier(|| self.arena.next_phase())
+        self.crew.barrier(|| {
+            self.arena.next_phase();
+            self.window.next_phase();
+        })
     }
 
     /// This worker's part of a range: contiguous, in order, equal to one.
@@ -132,11 +148,7 @@ impl<'a> Context<'a> {
             Place::Arena { offset, ring_rows } => {
                 self.read(offset + at(row % ring_rows), range.len())
             }
-            Place::File(start) => {
-                let start = start + at(row);
-                let end = start + range.len() * size_of::<T>();
-                bytemuck::cast_slice(&self.weights.bytes()[start..end])
-            }
+            Place::Pack(stored) => self.part_of(stored, at(row), range.len()),
         }
     }
 
@@ -226,24 +238,37 @@ impl<'a> Context<'a> {
         self.write(portion.scratch + at, work.worker_values)
     }
 
+    /// Bytes of the pack.
+    pub fn bytes(&self, tensor: Stored) -> &'a [u8] {
+        match tensor.streamed {
+            true => self.window.read(self.crew.worker, tensor.start, tensor.bytes),
+            false => &self.weights.bytes()[tensor.start..tensor.start + tensor.bytes],
+        }
+    }
+
+    /// `len` values of a tensor, from byte `start` of it on.
+    fn part_of<T: Pod>(&self, tensor: Stored, start: usize, len: usize) -> &'a [T] {
+        bytemuck::cast_slice(&self.bytes(tensor)[start..start + len * size_of::<T>()])
+    }
+
     /// A tensor of signed bytes.
-    pub fn i8(&self, range: &Range<usize>) -> &'a [i8] {
-        bytemuck::cast_slice(&self.weights.bytes()[range.clone()])
+    pub fn i8(&self, tensor: &Stored) -> &'a [i8] {
+        bytemuck::cast_slice(self.bytes(*tensor))
     }
 
     /// A tensor of half floats.
-    pub fn f16(&self, range: &Range<usize>) -> &'a [f16] {
-        bytemuck::cast_slice(&self.weights.bytes()[range.clone()])
+    pub fn f16(&self, tensor: &Stored) -> &'a [f16] {
+        bytemuck::cast_slice(self.bytes(*tensor))
     }
 
     /// A tensor of floats.
-    pub fn f32(&self, range: &Range<usize>) -> &'a [f32] {
-        bytemuck::cast_slice(&self.weights.bytes()[range.clone()])
+    pub fn f32(&self, tensor: &Stored) -> &'a [f32] {
+        bytemuck::cast_slice(self.bytes(*tensor))
     }
 
     /// A tensor of integers.
-    pub fn i32(&self, range: &Range<usize>) -> &'a [i32] {
-        bytemuck::cast_slice(&self.weights.bytes()[range.clone()])
+    pub fn i32(&self, tensor: &Stored) -> &'a [i32] {
+        bytemuck::cast_slice(self.bytes(*tensor))
     }
 }
 
@@ -257,10 +282,7 @@ impl<'a> Context<'a> {
                 assert!(ring_rows == view.layout.rows, "a rolling value is read as a whole");
                 self.read(offset + bytes, len)
             }
-            Place::File(first) => {
-                let first = first + bytes;
-                bytemuck::cast_slice(&self.weights.bytes()[first..first + len * size_of::<T>()])
-            }
+            Place::Pack(stored) => self.part_of(stored, bytes, len),
         }
     }
 
@@ -277,7 +299,7 @@ impl<'a> Context<'a> {
     pub fn unbroken(&self, view: &View, first: usize, end: usize) -> usize {
         match view.place {
             Place::Arena { ring_rows, .. } => (ring_rows - first % ring_rows).min(end - first),
-            Place::File(_) => end - first,
+            Place::Pack(_) => end - first,
         }
     }
 

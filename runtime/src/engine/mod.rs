@@ -17,7 +17,9 @@ mod process;
 mod profile;
 mod program;
 mod resolve;
+mod search;
 mod step;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -44,6 +46,7 @@ pub use weights::{MemoryWeights, Weights};
 
 use pool::{Job, Pool};
 use program::Program;
+use stream::Stream;
 
 /// A network of an engine, in the order in which they were given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,10 +106,19 @@ impl Engine {
         let threads = planned.iter().map(|planned| planned.plan.options.threads).max().unwrap_or(1);
         let streams = planned.iter().any(|planned| planned.holding == Holding::Streamed);
         let arena = Arc::new(Arena::new(bytes)?);
+        let window = |planned: &Planned| planned.residency.as_ref().map(|r| r.window_bytes);
+        let window = Arc::new(Arena::new(planned.iter().filter_map(window).max().unwrap_or(0))?);
+        let stream = match streams {
+            true => Some(Arc::new(Stream::new(weights.clone(), window.clone())?)),
+            false => None,
+        };
         let programs = planned
             .into_iter()
             .map(|planned| {
-                Program::new(planned, kernels, weights.clone(), arena.clone()).map(Arc::new)
+                let stream = stream.clone().filter(|_| planned.residency.is_some());
+                let (weights, arena) = (weights.clone(), arena.clone());
+                Program::new(planned, kernels, weights, arena, (window.clone(), stream))
+                    .map(Arc::new)
             })
             .collect::<Result<Vec<_>, _>>()?;
         // Where pages are let go by plan, what the system reads ahead on its own would stay behind.
@@ -259,7 +271,7 @@ impl Engine {
             if let Some(before) = before.filter(|program| program.keeps_weights()) {
                 before.let_go();
             }
-            if self.programs[network.0].holding == Holding::Kept {
+            if self.programs[network.0].keeps_weights() {
                 self.programs[network.0].fetch();
             }
             self.last = Some(network.0);
@@ -268,10 +280,12 @@ impl Engine {
         program.reset();
         // A clone counts a reference; the job itself was made at load.
         let job: Arc<dyn Job> = program.clone();
+        program.start();
         let stopped = self.pool.run(&job, observer);
         self.arena.next_phase();
+        let outcome = program.outcome();
         stopped?;
-        program.outcome()?;
+        outcome?;
         let [runs, whole] = &mut self.runs[network.0];
         *runs += 1;
         *whole += u64::from(program.first_step() == 0);

@@ -26,6 +26,9 @@ pub(crate) trait Job: Send + Sync {
     /// # Errors
     /// [`Stopped`] from a barrier, passed on.
     fn run(&self, crew: &Crew<'_>) -> Result<(), Stopped>;
+
+    /// A worker panicked: lets those go that wait elsewhere than at a barrier.
+    fn abandon(&self) {}
 }
 
 /// The crew cannot go on: a worker panicked.
@@ -243,6 +246,7 @@ fn work(job: &dyn Job, shared: &Shared, worker: usize, observer: Option<&Observe
     let crew = Crew { worker, workers: gate.parties, gate, door, observer };
     if catch_unwind(AssertUnwindSafe(|| job.run(&crew))).is_err() {
         gate.break_down();
+        job.abandon();
     }
 }
 

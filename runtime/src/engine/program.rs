@@ -9,14 +9,16 @@ use std::time::Instant;
 use crate::arena::Arena;
 use crate::graph::{DType, Graph, Op, ValueId, tensor_needs};
 use crate::kernel::Kernels;
-use crate::plan::{Padding, Plan, Residency, Storage, TaskStep};
+use crate::pack::TENSOR_ALIGN_BYTES;
+use crate::plan::{Load, Padding, Plan, Residency, Storage, TaskStep};
 
 use super::EngineError;
-use super::context::{Context, Portion, Work};
+use super::context::{Context, Place, Portion, Stored, Work};
 use super::memory::{Holding, Planned};
 use super::pool::{Crew, Job, Stopped};
 use super::resolve::{graph_error, is_short, portion, work};
 use super::step;
+use super::stream::Stream;
 use super::weights::Weights;
 
 /// One step: portions that run one after another, a barrier after each.
@@ -24,17 +26,29 @@ pub(super) struct Entry {
     portions: Vec<Portion>,
     /// Too short to be shared: worker 0 makes it.
     alone: bool,
-    /// Tensors that the step reads, and whether most of it is let go at once: a table.
-    tensors: Vec<(String, bool)>,
+    /// Tensors that the step reads.
+    tensors: Vec<Needed>,
     /// Tables among weights that stay: the step reads some rows of them, and their hash all, but their pages need no place in
     /// this process.
     tables: Vec<Range<usize>>,
-    /// Set once they were compared with their hashes.
+    /// Tables that are let go after the step.
+    passing: Vec<Range<usize>>,
+    /// Loads of streamed weights that the step waits for: so many.
+    loads: usize,
+    /// Set once tensors were compared with their hashes.
     verified: AtomicBool,
     /// Multiply-adds, all runs together.
     pub macs: AtomicU64,
     /// Nanoseconds that worker 0 spent here, all runs together.
     pub nanoseconds: AtomicU64,
+}
+
+/// A tensor that a step reads.
+struct Needed {
+    name: String,
+    /// A table, most of which is let go at once.
+    table: bool,
+    place: Stored,
 }
 
 /// One network, ready to run.
@@ -43,12 +57,12 @@ pub(super) struct Program {
     pub plan: Plan,
     /// How the weights are held.
     pub holding: Holding,
-    /// Pages of all weights.
+    /// Pages of all weights that are read in the map.
     ranges: Vec<Range<usize>>,
-    /// What is asked for and let go at each step, if weights are streamed.
+    /// What is read when, if weights are streamed, and by whom.
     pub residency: Option<Residency>,
-    /// The same for a run without the prologue, by step of the body.
-    later_residency: Option<Residency>,
+    loads: Arc<[Load]>,
+    stream: Option<Arc<Stream>>,
     /// What the prologue made for these steady inputs is still there.
     kept: AtomicBool,
     /// Tokens of each sample that count in the next run.
@@ -58,6 +72,7 @@ pub(super) struct Program {
     kernels: &'static Kernels,
     weights: Arc<dyn Weights>,
     arena: Arc<Arena>,
+    window: Arc<Arena>,
     cancelled: AtomicBool,
     damaged: AtomicBool,
     /// What the last meeting saw of these two, so that all workers leave at the same one.
@@ -76,31 +91,44 @@ impl Program {
         kernels: &'static Kernels,
         weights: Arc<dyn Weights>,
         arena: Arc<Arena>,
+        (window, stream): (Arc<Arena>, Option<Arc<Stream>>),
     ) -> Result<Self, EngineError> {
-        let Planned { graph, plan, holding, residency, later_residency, ranges } = planned;
-        let works = plan
-            .tasks
-            .tasks
-            .iter()
-            .enumerate()
-            .map(|(index, task)| work(&graph, &plan, &*weights, index, task))
+        let Planned { graph, plan, holding, residency, ranges } = planned;
+        let mut runs = vec![usize::MAX..0; plan.tasks.tasks.len()];
+        for (index, step) in plan.steps.iter().enumerate() {
+            for TaskStep { task, .. } in step.task_steps() {
+                runs[*task] = runs[*task].start.min(index)..index + 1;
+            }
+        }
+        let works = (0..plan.tasks.tasks.len())
+            .map(|index| {
+                work(&graph, &plan, &*weights, residency.as_ref(), index, &runs[index])
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
-        for step in &plan.steps {
-            let (mut names, mut tables): (Vec<(String, bool)>, Vec<_>) = Default::default();
+        for (index, step) in plan.steps.iter().enumerate() {
+            let (mut tensors, mut tables): (Vec<Needed>, Vec<_>) = Default::default();
             for TaskStep { task, .. } in step.task_steps() {
                 let node = &graph.nodes[plan.tasks.tasks[*task].node];
                 let needs =
                     tensor_needs(&graph, node).map_err(|fault| graph_error(&graph, node, fault))?;
                 let (table, stays) =
                     (matches!(node.op, Op::Gather { .. }), holding == Holding::Resident);
-                names.extend(needs.iter().map(|need| (need.name.to_owned(), table && !stays)));
+                let places = &works[*task].tensors;
+                tensors.extend(needs.iter().zip(places).map(|(need, &place)| Needed {
+                    name: need.name.to_owned(),
+                    table: table && !stays,
+                    place,
+                }));
                 if table && stays {
-                    tables.extend(works[*task].tensors.iter().cloned());
+                    tables.extend(places.iter().map(|at| at.start..at.start + at.bytes));
                 }
-                for slot in &plan.tasks.tasks[*task].inputs {
-                    if let Storage::Tensor(name) = &plan.storage[*slot] {
-                        names.push((name.clone(), false));
+                for (slot, view) in plan.tasks.tasks[*task].inputs.iter().zip(&works[*task].inputs)
+                {
+                    if let (Storage::Tensor(name), Place::Pack(place)) =
+                        (&plan.storage[*slot], view.place)
+                    {
+                        tensors.push(Needed { name: name.clone(), table: false, place });
                     }
                 }
             }
@@ -109,8 +137,10 @@ impl Program {
             entries.push(Entry {
                 alone: is_short(&graph, &plan, kernels, &portions),
                 portions,
-                tensors: names,
+                tensors,
                 tables,
+                passing: passing(residency.as_ref(), index),
+                loads: residency.as_ref().map_or(0, |residency| residency.loads_before(index)),
                 verified: AtomicBool::new(false),
                 macs: AtomicU64::new(0),
                 nanoseconds: AtomicU64::new(0),
@@ -121,8 +151,9 @@ impl Program {
             plan,
             holding,
             ranges,
+            loads: residency.iter().flat_map(|residency| residency.loads.iter().cloned()).collect(),
             residency,
-            later_residency,
+            stream,
             kept: AtomicBool::new(false),
             counting: AtomicUsize::new(usize::MAX),
             entries,
@@ -130,6 +161,7 @@ impl Program {
             kernels,
             weights,
             arena,
+            window,
             cancelled: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
@@ -182,15 +214,21 @@ impl Program {
         values[from..].fill(0.0);
     }
 
-    /// Asks for all weights, before the first of some runs.
+    /// Before a run: what is streamed may be read.
+    pub fn start(&self) {
+        if let Some(stream) = &self.stream {
+            stream.start(&self.loads, self.first_step());
+        }
+    }
+
+    /// Asks for all weights that stay, before the first of some runs.
     pub fn fetch(&self) {
         self.ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
     }
 
     /// Whether weights are in memory after a run, to be let go when another network runs.
     pub fn keeps_weights(&self) -> bool {
-        let some = |residency: &Residency| residency.kept_bytes > 0;
-        self.holding == Holding::Kept || self.residency.as_ref().is_some_and(some)
+        self.holding != Holding::Resident && !self.ranges.is_empty()
     }
 
     /// Lets go of all weights.
@@ -200,6 +238,9 @@ impl Program {
 
     /// After a run: whether it was stopped, and by what.
     pub fn outcome(&self) -> Result<(), EngineError> {
+        if let Some(sentence) = self.stream.as_ref().and_then(|stream| stream.finish()) {
+            return Err(EngineError::Weights(sentence));
+        }
         let damage = self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         match damage {
             Some(sentence) => Err(EngineError::Weights(sentence)),
@@ -234,8 +275,15 @@ impl Program {
     /// Compares the tensors of a step with their hashes, shared out between the workers.
     fn verify(&self, cx: &Context<'_>, entry: &Entry) -> Result<(), Stopped> {
         for index in (0..entry.tensors.len()).skip(cx.crew.worker).step_by(cx.crew.workers) {
-            let (name, table) = &entry.tensors[index];
-            if let Err(sentence) = self.weights.verify(name, *table) {
+            let Needed { name, table, place } = &entry.tensors[index];
+            let verified = match place.streamed {
+                true => {
+                    let bytes = place.bytes.next_multiple_of(TENSOR_ALIGN_BYTES);
+                    self.weights.verify_bytes(name, cx.bytes(Stored { bytes, ..*place }))
+                }
+                false => self.weights.verify(name, *table),
+            };
+            if let Err(sentence) = verified {
                 let mut damage =
                     self.damage.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                 *damage = Some(sentence);
@@ -269,12 +317,16 @@ impl Program {
         Ok(())
     }
 
+    fn is_stopped(&self) -> bool {
+        [&self.cancelled, &self.damaged].iter().any(|flag| flag.load(Ordering::Acquire))
+    }
+
     /// Waits for all workers, who then agree on whether the run goes on.
     fn meet(&self, cx: &Context<'_>) -> Result<(), Stopped> {
         cx.crew.barrier(|| {
             self.arena.next_phase();
-            let stopped = [&self.cancelled, &self.damaged].map(|flag| flag.load(Ordering::Acquire));
-            self.stopped.store(stopped.contains(&true), Ordering::Release);
+            self.window.next_phase();
+            self.stopped.store(self.is_stopped(), Ordering::Release);
         })
     }
 }
@@ -285,6 +337,7 @@ impl Job for Program {
             kernels: self.kernels,
             weights: &*self.weights,
             arena: &self.arena,
+            window: &self.window,
             crew,
             scratch_bytes: self.plan.scratch_bytes,
             counting: self.counting.load(Ordering::Acquire),
@@ -292,17 +345,25 @@ impl Job for Program {
         };
         let one = crew.alone();
         let solo = Context { crew: &one, high_water: Cell::new(0), ..cx };
-        let first = self.first_step();
-        let residency = if first == 0 { &self.residency } else { &self.later_residency };
         let mut begun = Instant::now();
-        for (index, entry) in self.entries.iter().enumerate().skip(first) {
-            if let (0, Some(residency)) = (crew.worker, residency)
-                && !self.cancelled.load(Ordering::Acquire)
-            {
-                let ranges = &residency.prefetch[index - first];
-                ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
+        for (index, entry) in self.entries.iter().enumerate().skip(self.first_step()) {
+            // Between two steps of worker 0 nobody waits; it leaves later ones out when the run is stopped, and meets the others.
+            let alone = entry.alone && crew.workers > 1;
+            let verified = entry.verified.load(Ordering::Acquire);
+            let mut left = alone && (crew.worker > 0 || self.is_stopped());
+            if let Some(stream) = &self.stream {
+                if crew.worker == 0 {
+                    stream.begin(index);
+                }
+                if !(left && verified) && stream.wait(entry.loads).is_err() {
+                    self.damaged.store(true, Ordering::Release);
+                    if !(alone && verified) {
+                        return self.meet(&cx);
+                    }
+                    left = true;
+                }
             }
-            if !entry.verified.load(Ordering::Acquire) {
+            if !verified {
                 self.verify(&cx, entry)?;
                 // What is done once is no part of the step's time.
                 begun = Instant::now();
@@ -310,9 +371,6 @@ impl Job for Program {
                     return Ok(());
                 }
             }
-            // Between two steps of worker 0 nobody waits; it leaves later ones out when the run is cancelled, and meets the others.
-            let alone = entry.alone && crew.workers > 1;
-            let left = alone && (crew.worker > 0 || self.cancelled.load(Ordering::Acquire));
             if !left {
                 self.make(if alone { &solo } else { &cx }, entry)?;
             }
@@ -322,10 +380,7 @@ impl Job for Program {
             let stopped = self.stopped.load(Ordering::Acquire);
             if crew.worker == 0 && !left {
                 entry.tables.iter().for_each(|range| self.weights.unmap(range.clone()));
-                if let Some(residency) = residency {
-                    let ranges = &residency.release[index - first];
-                    ranges.iter().for_each(|range| self.weights.release(range.clone()));
-                }
+                entry.passing.iter().for_each(|range| self.weights.release(range.clone()));
                 let now = Instant::now();
                 let spent = now.duration_since(begun).as_nanos() as u64;
                 entry.nanoseconds.fetch_add(spent, Ordering::Relaxed);
@@ -342,6 +397,18 @@ impl Job for Program {
         self.high_water.fetch_max(cx.high_water.get(), Ordering::AcqRel);
         Ok(())
     }
+
+    fn abandon(&self) {
+        if let Some(stream) = &self.stream {
+            stream.fail("a worker thread panicked");
+        }
+    }
+}
+
+/// Tables that are let go after a step.
+fn passing(residency: Option<&Residency>, step: usize) -> Vec<Range<usize>> {
+    let tables = residency.iter().flat_map(|residency| &residency.tables);
+    tables.filter(|(last, _)| *last == step).map(|(_, range)| range.clone()).collect()
 }
 
 /// How many tokens of each sample a mask of ones and zeros lets count, the last one of any sample included; nothing if it

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use crate::graph::{Fault, Graph, Node, Op, tensor_needs};
 use crate::kernel::Kernels;
-use crate::plan::{Pass, Plan, Storage, Task, TaskStep, scratch, task_macs};
+use crate::plan::{Pass, Plan, Residency, Storage, TaskStep, scratch, task_macs};
 
 use super::EngineError;
-use super::context::{Place, Portion, View, Work};
+use super::context::{Place, Portion, Stored, View, Work};
 use super::weights::Weights;
 
 /// Values of a step without products that one worker makes in about the time of a meeting.
@@ -53,7 +53,13 @@ pub(super) fn portion(graph: &Graph, plan: &Plan, step: &TaskStep) -> Portion {
     }
 }
 
-/// A task with its operands' places.
+/// Where a tensor is while a task runs in some steps, that the pack holds in a range.
+pub(super) fn stored(residency: Option<&Residency>, range: &Range<usize>, steps: &Range<usize>) -> Stored {
+    let place = residency.and_then(|residency| residency.place(range, steps));
+    Stored { streamed: place.is_some(), start: place.unwrap_or(range.start), bytes: range.len() }
+}
+
+/// A task with its operands' places; it runs in `steps`, and maybe not in all of them.
 ///
 /// # Errors
 /// [`EngineError::Tensor`] or [`EngineError::TensorBytes`] if the pack lacks what the graph names.
@@ -61,9 +67,11 @@ pub(super) fn work(
     graph: &Graph,
     plan: &Plan,
     weights: &dyn Weights,
+    residency: Option<&Residency>,
     index: usize,
-    task: &Task,
+    steps: &Range<usize>,
 ) -> Result<Work, EngineError> {
+    let task = &plan.tasks.tasks[index];
     let node = &graph.nodes[task.node];
     let find = |name: &str| {
         weights.find(name).ok_or_else(|| EngineError::Tensor {
@@ -72,7 +80,7 @@ pub(super) fn work(
             tensor: name.to_owned(),
         })
     };
-    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut tensors: Vec<Stored> = Vec::new();
     for need in tensor_needs(graph, node).map_err(|fault| graph_error(graph, node, fault))? {
         let range = find(need.name)?;
         let expected = need.elements as usize * need.dtype.bytes();
@@ -85,14 +93,14 @@ pub(super) fn work(
                 expected,
             });
         }
-        ranges.push(range);
+        tensors.push(stored(residency, &range, steps));
     }
     let view = |slot: usize| {
         let place = match &plan.storage[slot] {
             Storage::Arena { buffer, ring_rows } => {
                 Place::Arena { offset: plan.buffers[*buffer].offset, ring_rows: *ring_rows }
             }
-            Storage::Tensor(name) => Place::File(find(name)?.start),
+            Storage::Tensor(name) => Place::Pack(stored(residency, &find(name)?, steps)),
             Storage::None => unreachable!("a checked plan stores what its tasks touch"),
         };
         Ok(View { place, layout: plan.tasks.layouts[slot].clone() })
@@ -121,7 +129,7 @@ pub(super) fn work(
         spares_keys: plan.padding.as_ref().is_some_and(|padding| padding.spares_keys(index)),
         inputs: task.inputs.iter().map(|&slot| view(slot)).collect::<Result<_, EngineError>>()?,
         output: view(task.output)?,
-        tensors: ranges,
+        tensors,
         worker_values: scratch::worker_values(graph, &plan.tasks, task),
         number,
     })

@@ -22,6 +22,19 @@ pub trait Weights: Send + Sync {
     /// One sentence.
     fn verify(&self, name: &str, passing: bool) -> Result<(), String>;
 
+    /// Checks bytes of a tensor that were read elsewhere, padding to a multiple of 64 and all, against its hash.
+    ///
+    /// # Errors
+    /// One sentence.
+    fn verify_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), String>;
+
+    /// Copies bytes from `start` on, past any cache where that can be; see [`Pack::read`] for what must lie where. Of no bytes,
+    /// it makes ready what later calls need.
+    ///
+    /// # Errors
+    /// One sentence.
+    fn read(&self, start: usize, out: &mut [u8]) -> Result<(), String>;
+
     /// Switches the system's own read-ahead off, where every range is asked for by plan, or on.
     fn read_ahead(&self, on: bool);
 
@@ -51,6 +64,15 @@ impl Weights for Pack {
             if passing { tensor.verify_passing() } else { tensor.verify() }
         };
         self.tensor(name).and_then(check).map_err(|error| error.to_string())
+    }
+
+    fn verify_bytes(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        let check = |tensor: Tensor<'_>| tensor.verify_bytes(bytes);
+        self.tensor(name).and_then(check).map_err(|error| error.to_string())
+    }
+
+    fn read(&self, start: usize, out: &mut [u8]) -> Result<(), String> {
+        Pack::read(self, start as u64, out).map_err(|error| error.to_string())
     }
 
     fn read_ahead(&self, on: bool) {
@@ -129,6 +151,17 @@ impl Weights for MemoryWeights {
     }
 
     fn verify(&self, _name: &str, _passing: bool) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn verify_bytes(&self, _name: &str, _bytes: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn read(&self, start: usize, out: &mut [u8]) -> Result<(), String> {
+        let bytes = &self.bytes()[start..];
+        let length = out.len().min(bytes.len());
+        out[..length].copy_from_slice(&bytes[..length]);
         Ok(())
     }
 

@@ -201,6 +201,25 @@ impl Pack {
         }
     }
 
+    /// Reads bytes of the file from `start` on into memory, past the page cache where the file system can. `start`, the
+    /// length and the memory lie on multiples of [`READ_ALIGN_BYTES`](super::READ_ALIGN_BYTES); bytes of `out` that lie behind the end
+    /// of the file are left as they are.
+    ///
+    /// # Errors
+    /// [`PackFault::Io`].
+    pub fn read(&self, start: u64, out: &mut [u8]) -> Result<(), PackError> {
+        let start = self.clip(start..start).start;
+        match &self.backing {
+            Backing::Map(map) => map.read(start, out).map_err(|e| self.error(e.into())),
+            Backing::Memory { .. } => {
+                let bytes = &self.file_bytes()[start..];
+                let length = out.len().min(bytes.len());
+                out[..length].copy_from_slice(&bytes[..length]);
+                Ok(())
+            }
+        }
+    }
+
     /// Asks for a range of the file to be read ahead, and returns before it is.
     ///
     /// # Errors

@@ -6,19 +6,24 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use memmap2::{Advice, Mmap, UncheckedAdvice};
-use rustix::fs::{Advice as FileAdvice, fadvise};
+use rustix::fs::{Advice as FileAdvice, OFlags, fadvise};
 
 /// The largest block in which Linux caches a file.
-pub(crate) const CACHE_BLOCK_BYTES: usize = 2 << 20;
+const CACHE_BLOCK_BYTES: usize = 2 << 20;
 
 /// A file and its map.
 #[derive(Debug)]
 pub(super) struct Mapped {
     file: File,
     map: Mmap,
+    /// The same file, read past the page cache; `None` where its file system cannot.
+    direct: OnceLock<Option<File>>,
 }
 
 impl Mapped {
@@ -33,7 +38,7 @@ impl Mapped {
     unsafe fn map(file: File) -> io::Result<Self> {
         // SAFETY: the caller promises that the file stays as it is.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Mapped { file, map })
+        Ok(Mapped { file, map, direct: OnceLock::new() })
     }
 
     /// Maps an installed pack.
@@ -57,6 +62,26 @@ impl Mapped {
         &self.file
     }
 
+    /// Reads bytes of the file from `start` on, past the page cache where that can be: `start`, the length and the memory
+    /// lie on multiples of [`READ_ALIGN_BYTES`](super::READ_ALIGN_BYTES). Bytes behind the end of the file are left as they are.
+    pub fn read(&self, start: usize, out: &mut [u8]) -> io::Result<()> {
+        // Opened by its number, as another file may have its name by now.
+        let open = || {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = OFlags::DIRECT.bits() as i32;
+            File::options().read(true).custom_flags(flags).open(path).ok()
+        };
+        let wanted = out.len().min(self.map.len().saturating_sub(start));
+        if let Some(direct) = self.direct.get_or_init(open) {
+            match read_at(direct, start, out, wanted) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                done => return done,
+            }
+        }
+        read_at(&self.file, start, out, wanted)?;
+        self.drop_cached(start..start + wanted)
+    }
+
     /// Asks for a range of the file to be read ahead; returns before it is.
     pub fn prefetch(&self, range: Range<usize>) -> io::Result<()> {
         let range = range.start.min(self.map.len())..range.end.min(self.map.len());
@@ -74,9 +99,11 @@ impl Mapped {
     /// Lets go of the whole pages of a range, in the process and in the page cache.
     pub fn release(&self, range: Range<usize>) -> io::Result<()> {
         let Range { start, end } = self.unmap(range)?;
-        if start >= end {
-            return Ok(());
-        }
+        if start < end { self.drop_cached(start..end) } else { Ok(()) }
+    }
+
+    /// Lets go of a range in the page cache.
+    fn drop_cached(&self, Range { start, end }: Range<usize>) -> io::Result<()> {
         // The page cache holds a file in blocks of up to 2 MiB and drops none that reaches out of the range:
         // begin early, so that the block between this range and the one released before it goes, too.
         // Pages that are still mapped stay.
@@ -101,4 +128,18 @@ impl Mapped {
         }
         Ok(start..end)
     }
+}
+
+/// Reads `wanted` bytes; all of `out` may be asked for, as reads past the page cache take whole blocks.
+fn read_at(file: &File, start: usize, out: &mut [u8], wanted: usize) -> io::Result<()> {
+    let mut done = 0;
+    while done < wanted {
+        match file.read_at(&mut out[done..], (start + done) as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => done += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

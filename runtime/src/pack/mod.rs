@@ -67,7 +67,6 @@ pub use build::PackBuilder;
 pub use error::{PackError, PackFault};
 pub use file::Pack;
 pub use layout::{Layout, Metadata, TensorEntry};
-pub(crate) use map::CACHE_BLOCK_BYTES;
 pub use meta::{
     Golden, GoldenBinding, LayerReport, Provenance, PrunedPart, PruningReport, Report, Source,
 };
@@ -83,6 +82,8 @@ pub const TENSOR_ALIGN_BYTES: usize = 64;
 /// Streamed tensors and the data itself start on multiples of this many bytes: the largest page of a
 /// supported board (Raspberry Pi 5).
 pub const PAGE_BYTES: usize = 16 << 10;
+/// Ranges on multiples of this many bytes can be read past the page cache: the largest block of a supported board's storage.
+pub const READ_ALIGN_BYTES: usize = 4 << 10;
 /// The most tensors of a pack.
 pub const TENSORS_MAX: usize = 1 << 16;
 /// The longest name of a tensor, in bytes.

@@ -141,7 +141,14 @@ impl<'p> Tensor<'p> {
     /// # Errors
     /// [`PackFault::Damaged`], [`PackFault::Weight128`].
     pub fn verify_anew(&self) -> Result<(), PackError> {
-        let bytes = self.bytes_padded();
+        self.verify_bytes(self.bytes_padded())
+    }
+
+    /// As [`Tensor::verify`], of its bytes as they were read elsewhere: see [`Pack::read`], padding and all.
+    ///
+    /// # Errors
+    /// [`PackFault::Damaged`], [`PackFault::Weight128`].
+    pub fn verify_bytes(&self, bytes: &[u8]) -> Result<(), PackError> {
         self.judge(Sha256::digest(bytes).into(), self.narrow(bytes))
     }
 

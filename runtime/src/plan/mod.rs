@@ -35,9 +35,7 @@ pub use order::{PlanRecipe, Strips};
 pub use padding::{Padding, PaddingMask, counting_rows, ignores_padding};
 pub use place::live_bytes_max;
 pub use report::{PlanReport, StepReport};
-pub use residency::{
-    Residency, Use, held_bytes as weight_bytes, ranges as weight_ranges, residency,
-};
+pub use residency::{Load, Residency, Use, held_bytes as weight_bytes, ranges as weight_ranges};
 pub use schedule::Stage;
 pub use svg::svg;
 pub use task::{Pass, Source, Task, Tasks};

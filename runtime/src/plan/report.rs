@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::graph::Graph;
 use crate::units::Bytes;
 
-use super::{Owner, Pass, Plan, Residency, Step, Storage, TaskStep, live_bytes_max, task_macs};
+use super::{Load, Owner, Pass, Plan, Residency, Step, Storage, TaskStep, live_bytes_max, task_macs};
 
 /// A plan in numbers; its JSON is what `plantain plan --json` prints for each network.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -63,7 +63,7 @@ pub struct StepReport {
     pub live_bytes: usize,
     /// Multiply-adds.
     pub macs: u64,
-    /// Bytes of the pack that are asked for before and let go after it.
+    /// Bytes of the pack that may be read from this step on, and that no later step needs.
     pub prefetch_bytes: usize,
     /// See `prefetch_bytes`.
     pub release_bytes: usize,
@@ -99,8 +99,8 @@ impl PlanReport {
             steady_macs: plan.steady_macs,
             prologue_steps: plan.prologue_steps,
             kept_bytes: plan.kept_bytes,
-            window_bytes: residency.map(|residency| residency.window_bytes),
-            streamed_bytes: residency.map(|residency| residency.bytes),
+            window_bytes: residency.map(Residency::held_bytes),
+            streamed_bytes: residency.map(Residency::bytes),
             steps,
         }
     }
@@ -203,8 +203,9 @@ fn step_report(
         (_, pass) => format!("{} {pass:?}", node.op.name()).to_lowercase(),
     };
     let (rows, total) = (&task_step.rows, plan.tasks.layouts[task.output].rows);
-    let sum = |ranges: Option<&Vec<std::ops::Range<usize>>>| {
-        ranges.map_or(0, |ranges| ranges.iter().map(|range| range.len()).sum())
+    let sum = |at: fn(&Load) -> usize| {
+        let loads = residency.iter().flat_map(|residency| &residency.loads);
+        loads.filter(|load| at(load) == index).map(|load| load.range.len()).sum()
     };
     StepReport {
         step: index,
@@ -217,8 +218,8 @@ fn step_report(
         scratch: task_step.scratch.map(region),
         live_bytes,
         macs: task_macs(graph, &plan.tasks, task) * rows.len() as u64 / total.max(1) as u64,
-        prefetch_bytes: sum(residency.and_then(|r| r.prefetch.get(index))),
-        release_bytes: sum(residency.and_then(|r| r.release.get(index))),
+        prefetch_bytes: sum(|load| load.asked_step),
+        release_bytes: sum(|load| load.last_step),
     }
 }
 

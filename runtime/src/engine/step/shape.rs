@@ -166,7 +166,7 @@ pub(super) fn copy(cx: &Context<'_>, work: &Work, portion: &Portion) {
 /// Copies a tensor of the pack.
 pub(super) fn constant(cx: &Context<'_>, work: &Work, portion: &Portion) {
     let row_bytes = work.output.layout.row_bytes();
-    let bytes = &cx.weights.bytes()[work.tensors[0].clone()];
+    let bytes = cx.bytes(work.tensors[0]);
     for row in cx.share(portion.rows.clone()) {
         cx.raw_mut(&work.output, row, 0..work.output.layout.row_len)
             .copy_from_slice(&bytes[row * row_bytes..(row + 1) * row_bytes]);

@@ -24,7 +24,6 @@ fn resident(graph: &Graph, plan: Plan) -> Planned {
         plan,
         holding: Holding::Resident,
         residency: None,
-        later_residency: None,
         ranges: Vec::new(),
     }
 }
