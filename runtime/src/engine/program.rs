@@ -101,9 +101,7 @@ impl Program {
             }
         }
         let works = (0..plan.tasks.tasks.len())
-            .map(|index| {
-                work(&graph, &plan, &*weights, residency.as_ref(), index, &runs[index])
-            })
+            .map(|index| work(&graph, &plan, &*weights, residency.as_ref(), index, &runs[index]))
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
         for (index, step) in plan.steps.iter().enumerate() {

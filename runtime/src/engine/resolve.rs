@@ -54,7 +54,11 @@ pub(super) fn portion(graph: &Graph, plan: &Plan, step: &TaskStep) -> Portion {
 }
 
 /// Where a tensor is while a task runs in some steps, that the pack holds in a range.
-pub(super) fn stored(residency: Option<&Residency>, range: &Range<usize>, steps: &Range<usize>) -> Stored {
+pub(super) fn stored(
+    residency: Option<&Residency>,
+    range: &Range<usize>,
+    steps: &Range<usize>,
+) -> Stored {
     let place = residency.and_then(|residency| residency.place(range, steps));
     Stored { streamed: place.is_some(), start: place.unwrap_or(range.start), bytes: range.len() }
 }

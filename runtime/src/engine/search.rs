@@ -296,4 +296,3 @@ impl<'a> Search<'a> {
         Ok((planned, report))
     }
 }
-

@@ -7,7 +7,9 @@ use serde::Serialize;
 use crate::graph::Graph;
 use crate::units::Bytes;
 
-use super::{Load, Owner, Pass, Plan, Residency, Step, Storage, TaskStep, live_bytes_max, task_macs};
+use super::{
+    Load, Owner, Pass, Plan, Residency, Step, Storage, TaskStep, live_bytes_max, task_macs,
+};
 
 /// A plan in numbers; its JSON is what `plantain plan --json` prints for each network.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -155,9 +155,12 @@ fn pieces(steps: &[Vec<Use>]) -> Vec<Piece> {
     for (step, used) in each(steps).filter(|(_, used)| used.rows.is_none()) {
         let range = used.range.start / READ_ALIGN_BYTES * READ_ALIGN_BYTES
             ..used.range.end.next_multiple_of(READ_ALIGN_BYTES);
-        let piece = tensors
-            .entry((used.range.start, used.range.end))
-            .or_insert(Piece { range, first: step, last: step, macs: 0 });
+        let piece = tensors.entry((used.range.start, used.range.end)).or_insert(Piece {
+            range,
+            first: step,
+            last: step,
+            macs: 0,
+        });
         piece.last = step;
         piece.macs += used.macs;
     }
@@ -227,9 +230,9 @@ fn build(
     let mut loads: Vec<Load> = Vec::with_capacity(buffers.len());
     for (piece, buffer) in streamed.into_iter().zip(buffers) {
         let place = buffer.offset..buffer.offset + buffer.bytes;
-        let earlier = loads.iter().filter(|load| {
-            load.at < place.end && place.start < load.at + load.range.len()
-        });
+        let earlier = loads
+            .iter()
+            .filter(|load| load.at < place.end && place.start < load.at + load.range.len());
         let free = earlier.map(|load| load.last_step + 1).max().unwrap_or(0);
         // They are read in turn.
         let before = loads.last().map_or(0, |load| load.asked_step);
@@ -311,10 +314,12 @@ mod tests {
 
     #[test]
     fn what_takes_little_work_for_its_bytes_stays() {
-        let block = |at: usize, macs| vec![used(at * 64, at * 64 + 64, macs)];
-        let steps = [block(0, 900 << 16), block(1, 1 << 16), block(2, 800 << 16), block(3, 7 << 16)];
-        let bytes = 16 * BLOCK;
-        let plan = Residency::within(&steps, 1, 5 * bytes + 2 * FAULT_AROUND_BYTES);
+        let block = |at: usize, macs| vec![used(at * 1024, at * 1024 + 1024, macs << 20)];
+        let work = [900, 1, 800, 7, 850, 950];
+        let steps: Vec<_> =
+            work.into_iter().enumerate().map(|(at, macs)| block(at, macs)).collect();
+        let bytes = 256 * BLOCK;
+        let plan = Residency::within(&steps, 1, 4 * bytes + 4 * FAULT_AROUND_BYTES);
         assert_eq!(plan.kept, [bytes..2 * bytes, 3 * bytes..4 * bytes]);
         assert_eq!(plan.window_bytes, 2 * bytes);
         assert!(Residency::within(&steps, 1, 2 * bytes).kept.is_empty());

@@ -139,7 +139,9 @@ fn of_a_streamed_network_that_runs_again_what_fits_stays() {
         assert_eq!(draw(&mut engine, &nets), expected, "with {more} bytes more");
         let denoiser = &memory.networks[1];
         assert_eq!(denoiser.holding, Holding::Streamed);
-        assert_eq!(denoiser.read_bytes, denoiser.weight_bytes);
+        // Blocks that two tensors share are read for each.
+        let again = denoiser.read_bytes - denoiser.weight_bytes;
+        assert!(again < 64 << 10, "{denoiser:?}");
         read.push(denoiser.later_read_bytes);
     }
     assert!(read[0] >= read[1] + (1 << 19) && read[1] >= read[2] + (1 << 19), "{read:?}");
