@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_takes_little_work_for_its_bytes_stays() {
-        let block = |at: usize, macs| vec![used(at * 1024, at * 1024 + 1024, macs << 20)];
+        let block = |at: usize, macs: u64| vec![used(at * 1024, at * 1024 + 1024, macs << 20)];
         let work = [900, 1, 800, 7, 850, 950];
         let steps: Vec<_> =
             work.into_iter().enumerate().map(|(at, macs)| block(at, macs)).collect();
