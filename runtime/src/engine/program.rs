@@ -94,14 +94,17 @@ impl Program {
         (window, stream): (Arc<Arena>, Option<Arc<Stream>>),
     ) -> Result<Self, EngineError> {
         let Planned { graph, plan, holding, residency, ranges } = planned;
-        let mut runs = vec![usize::MAX..0; plan.tasks.tasks.len()];
+        let mut runs = vec![(usize::MAX, 0); plan.tasks.tasks.len()];
         for (index, step) in plan.steps.iter().enumerate() {
             for TaskStep { task, .. } in step.task_steps() {
-                runs[*task] = runs[*task].start.min(index)..index + 1;
+                runs[*task] = (runs[*task].0.min(index), index + 1);
             }
         }
         let works = (0..plan.tasks.tasks.len())
-            .map(|index| work(&graph, &plan, &*weights, residency.as_ref(), index, &runs[index]))
+            .map(|index| {
+                let steps = runs[index].0..runs[index].1;
+                work(&graph, &plan, &*weights, residency.as_ref(), index, &steps)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let mut entries = Vec::with_capacity(plan.steps.len());
         for (index, step) in plan.steps.iter().enumerate() {
