@@ -54,6 +54,8 @@ pub(crate) struct Work {
     pub tensors: Vec<Stored>,
     /// f32 values of scratch of each worker.
     pub worker_values: usize,
+    /// f16 values at their end, in which results are rounded before they are quantised.
+    pub rounded_values: usize,
     /// Keys and values of padding are not read.
     pub spares_keys: bool,
     /// Where a slice starts; values of one row in one group, for the moments of a group norm; keys, for attention in
@@ -130,12 +132,12 @@ impl<'a> Context<'a> {
         self.high_water.set(self.high_water.get().max(end));
     }
 
-    fn read<T: Pod>(&self, offset: usize, len: usize) -> &'a [T] {
+    pub(super) fn read<T: Pod>(&self, offset: usize, len: usize) -> &'a [T] {
         self.touch(offset + len * size_of::<T>());
         self.arena.read(self.crew.worker, offset, len)
     }
 
-    fn write<T: Pod>(&self, offset: usize, len: usize) -> &'a mut [T] {
+    pub(super) fn write<T: Pod>(&self, offset: usize, len: usize) -> &'a mut [T] {
         self.touch(offset + len * size_of::<T>());
         self.arena.write(self.crew.worker, offset, len)
     }

@@ -135,6 +135,7 @@ pub(super) fn work(
         output: view(task.output)?,
         tensors,
         worker_values: scratch::worker_values(graph, &plan.tasks, task),
+        rounded_values: scratch::rounded_values(graph, &plan.tasks, task),
         number,
     })
 }

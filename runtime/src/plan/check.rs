@@ -2,8 +2,9 @@
 //! row is made before it is read and kept until it was.
 
 use crate::arena::ARENA_ALIGN;
-use crate::graph::{Graph, Op};
+use crate::graph::{DType, Graph, Op};
 
+use super::quantised::{Scale, product_scale, stores_vectors};
 use super::task::{Source, Task};
 use super::{Buffer, Owner, Padding, Plan, Storage, TaskStep, counting_rows};
 
@@ -66,6 +67,26 @@ pub enum CheckError {
         /// When.
         step: usize,
     },
+    /// A region is smaller than the rows that it keeps of a slot.
+    #[error("region {buffer} has {bytes} bytes but the rows of slot {slot} take {needed}")]
+    Small {
+        /// Index of the buffer.
+        buffer: usize,
+        /// Its size.
+        bytes: usize,
+        /// Slot.
+        slot: usize,
+        /// Bytes of the rows that are kept.
+        needed: usize,
+    },
+    /// A slot is stored in a form that its maker does not write or that a reader does not take.
+    #[error("task {task} does not work with the form in which slot {slot} is stored")]
+    Form {
+        /// Slot.
+        slot: usize,
+        /// Task.
+        task: usize,
+    },
     /// Rows that nobody makes.
     #[error("slot {slot} has {made} of {rows} rows at the end")]
     Unfinished {
@@ -85,6 +106,8 @@ pub enum CheckError {
 pub fn check(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
     disjoint(&plan.buffers, plan.end_bytes())?;
     lives(plan)?;
+    sizes(plan)?;
+    forms(graph, plan)?;
     prepared(graph, plan)?;
     rows(graph, plan, usize::MAX)?;
     // Where padding is left out, one token is the least that can count.
@@ -144,6 +167,62 @@ fn lives(plan: &Plan) -> Result<(), CheckError> {
     Ok(())
 }
 
+/// What is kept of each slot fits its region.
+fn sizes(plan: &Plan) -> Result<(), CheckError> {
+    for (slot, storage) in plan.storage.iter().enumerate() {
+        if let Storage::Arena { buffer, ring_rows } = *storage {
+            let (bytes, needed) =
+                (plan.buffers[buffer].bytes, plan.tasks.layouts[slot].bytes_of(ring_rows));
+            if needed > bytes {
+                return Err(CheckError::Small { buffer, bytes, slot, needed });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Quantised rows are made by tasks that can, read by products that quantise them so, and seen by nobody else; slots that share
+/// bytes have one form.
+fn forms(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
+    let tasks = &plan.tasks;
+    for (index, task) in tasks.tasks.iter().enumerate() {
+        let layout = &tasks.layouts[task.output];
+        let made = layout.quantised.is_none()
+            || stores_vectors(graph, task)
+                && layout.dtype == DType::F16
+                && layout.quantised != Some(Scale::Row)
+                && tasks.root(task.output) == task.output;
+        if !made {
+            return Err(CheckError::Form { slot: task.output, task: index });
+        }
+        for (operand, &slot) in task.inputs.iter().enumerate() {
+            let (layout, root) = (&tasks.layouts[slot], &tasks.layouts[tasks.root(slot)]);
+            let scale = product_scale(&graph.nodes[task.node].op).filter(|_| operand == 0);
+            let taken = layout.quantised.is_none()
+                || layout.quantised == scale && layout.channels() == root.channels();
+            if !taken || layout.quantised != root.quantised {
+                return Err(CheckError::Form { slot, task: index });
+            }
+        }
+    }
+    let outside = graph.inputs.iter().chain(&graph.outputs).map(|id| id.index());
+    let mut forms = vec![None; plan.buffers.len()];
+    let stored = plan.storage.iter().enumerate().filter_map(|(slot, storage)| match storage {
+        Storage::Arena { buffer, .. } => Some((slot, *buffer)),
+        _ => None,
+    });
+    for (slot, buffer) in stored {
+        let form = tasks.layouts[slot].quantised;
+        let task = tasks.tasks.iter().position(|task| task.output == slot).unwrap_or_default();
+        if *forms[buffer].get_or_insert(form) != form
+            || form.is_some() && outside.clone().any(|id| id == slot)
+        {
+            return Err(CheckError::Form { slot, task });
+        }
+    }
+    Ok(())
+}
+
 /// Whoever takes the rows of its operand as prepared finds them where the step before that used this scratch put them, in the
 /// same runs.
 fn prepared(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
@@ -169,28 +248,17 @@ fn prepared(graph: &Graph, plan: &Plan) -> Result<(), CheckError> {
 fn rows(graph: &Graph, plan: &Plan, counting: usize) -> Result<(), CheckError> {
     let tasks = &plan.tasks;
     // By buffer, by place of its smallest row: the values (root slot, index of the first one) it holds.
-    let unit: Vec<usize> = (0..plan.buffers.len())
-        .map(|buffer| {
-            let lens = plan.storage.iter().enumerate().filter_map(|(slot, place)| match place {
-                Storage::Arena { buffer: b, .. } if *b == buffer => {
-                    Some(tasks.layouts[slot].row_len)
-                }
-                _ => None,
-            });
-            lens.fold(0, gcd).max(1)
-        })
-        .collect();
-    let mut held: Vec<Vec<Option<(usize, usize)>>> = plan
-        .buffers
-        .iter()
-        .zip(&unit)
-        .map(|(buffer, unit)| match buffer.owner {
-            Owner::Slot(slot) => {
-                vec![None; buffer.bytes / tasks.layouts[slot].dtype.bytes() / unit]
-            }
-            Owner::Scratch => Vec::new(),
-        })
-        .collect();
+    let mut unit = vec![0; plan.buffers.len()];
+    let mut kept = vec![0; plan.buffers.len()];
+    for (slot, storage) in plan.storage.iter().enumerate() {
+        if let Storage::Arena { buffer, ring_rows } = *storage {
+            let row_len = tasks.layouts[slot].row_len;
+            unit[buffer] = gcd(unit[buffer], row_len);
+            kept[buffer] = kept[buffer].max(ring_rows * row_len);
+        }
+    }
+    let mut held: Vec<Vec<Option<(usize, usize)>>> =
+        kept.iter().zip(&unit).map(|(kept, unit)| vec![None; kept / (*unit).max(1)]).collect();
     let places = |slot: usize, row: usize| {
         let Storage::Arena { buffer, ring_rows } = plan.storage[slot] else { return None };
         let row_len = tasks.layouts[slot].row_len;

@@ -2,11 +2,14 @@
 
 use crate::graph::DType;
 
+use super::quantised::Scale;
+use super::scratch::RowScratch;
+
 /// A value under a binding.
 ///
 /// A row is one image row (`w * c` values) of a value with four dimensions or more, and one token (`c`
 /// values) of any other. Rows are counted over all samples.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
     /// Outermost first.
     pub shape: Vec<usize>,
@@ -16,6 +19,8 @@ pub struct Layout {
     pub rows: usize,
     /// Values in a row.
     pub row_len: usize,
+    /// Stored as int8 vectors of [`Layout::channels`] values instead, scaled so.
+    pub quantised: Option<Scale>,
 }
 
 impl Layout {
@@ -24,7 +29,7 @@ impl Layout {
         let inner = if shape.len() >= 4 { 2 } else { 1 }.min(shape.len());
         let (outer, row) = shape.split_at(shape.len() - inner);
         let (rows, row_len) = (outer.iter().product(), row.iter().product());
-        Layout { shape, dtype, rows, row_len }
+        Layout { shape, dtype, rows, row_len, quantised: None }
     }
 
     /// Values in all.
@@ -37,14 +42,22 @@ impl Layout {
         self.len() == 0
     }
 
-    /// Bytes of one row.
+    /// Bytes of one row that is not quantised.
     pub fn row_bytes(&self) -> usize {
         self.row_len * self.dtype.bytes()
     }
 
     /// Bytes of all rows.
     pub fn bytes(&self) -> usize {
-        self.rows * self.row_bytes()
+        self.bytes_of(self.rows)
+    }
+
+    /// Bytes of so many rows, as they are stored.
+    pub fn bytes_of(&self, rows: usize) -> usize {
+        match self.quantised {
+            Some(_) => RowScratch::stored(self, rows).bytes(),
+            None => rows * self.row_bytes(),
+        }
     }
 
     /// Length of the last dimension.

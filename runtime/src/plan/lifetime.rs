@@ -58,7 +58,7 @@ pub fn buffers(graph: &Graph, tasks: &Tasks, steps: &[Step]) -> (Vec<Buffer>, Ve
         }
         buffers.push(Buffer {
             owner: Owner::Slot(head),
-            bytes: keep * tasks.layouts[head].dtype.bytes(),
+            bytes: tasks.layouts[head].bytes_of(keep / tasks.layouts[head].row_len),
             offset: 0,
             first_step: first,
             last_step: last,
@@ -140,7 +140,7 @@ fn is_kept(tasks: &Tasks, class: &[usize], head: usize) -> bool {
 
 /// Whether a task may write over an operand without harm to the next run: the body must not write over what the prologue
 /// made, and what the prologue made must not lie where inputs are set anew.
-fn crosses_no_run(
+pub(super) fn crosses_no_run(
     graph: &Graph,
     tasks: &Tasks,
     class: &[usize],

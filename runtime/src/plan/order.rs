@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use crate::graph::{Graph, tensor_needs};
 
+use super::layout::Layout;
+use super::quantised;
 use super::schedule::{Stage, runs, whole};
 use super::scratch::SCRATCH_BYTES_FAST;
 use super::task::{Source, Tasks};
@@ -35,6 +37,8 @@ pub struct PlanRecipe {
     pub strips: Strips,
     /// Bytes that a step's scratch is to stay below where it can.
     pub scratch_bytes: usize,
+    /// Values that int8 products alone read are stored quantised.
+    pub quantised: bool,
 }
 
 impl PlanRecipe {
@@ -53,7 +57,7 @@ impl PlanRecipe {
     ];
 
     const fn new(strips: Strips, scratch_bytes: usize) -> Self {
-        PlanRecipe { strips, scratch_bytes }
+        PlanRecipe { strips, scratch_bytes, quantised: true }
     }
 }
 
@@ -83,8 +87,14 @@ pub fn cook(graph: &Graph, tasks: &Tasks, options: &PlanOptions, recipe: PlanRec
         let stages = segmented(&tasks, options, stages);
         Plan::of_stages(graph, tasks, &stages, options, recipe.scratch_bytes)
     };
-    let own = plan(tasks.clone());
-    match reordered(graph, tasks, options).map(plan) {
+    let mut tasks = tasks.clone();
+    // What is handed over together may go to an accelerator, which takes floats.
+    if recipe.quantised && options.segments.is_empty() {
+        quantised::mark(graph, &mut tasks);
+    }
+    let other = reordered(graph, &tasks, options).map(plan);
+    let own = plan(tasks);
+    match other {
         Some(other) if other.arena_bytes < own.arena_bytes => other,
         _ => own,
     }
@@ -93,7 +103,7 @@ pub fn cook(graph: &Graph, tasks: &Tasks, options: &PlanOptions, recipe: PlanRec
 /// The height of a run's strips that is fastest; nothing if that is the whole.
 fn cached_height(graph: &Graph, tasks: &Tasks, run: &Range<usize>) -> Option<usize> {
     let made = || tasks.tasks[run.clone()].iter().map(|task| &tasks.layouts[task.output]);
-    let widest = made().map(|layout| layout.len() * layout.dtype.bytes()).max()?;
+    let widest = made().map(Layout::bytes).max()?;
     let mut weights: Vec<_> = tasks.tasks[run.clone()]
         .iter()
         .filter_map(|task| tensor_needs(graph, &graph.nodes[task.node]).ok())

@@ -1,4 +1,5 @@
-//! Rows that several products take alike: queries, keys and values of one attention come from the same rows.
+//! Rows that several products take alike and that are stored as floats, because others read them too: queries, keys and values of
+//! one attention come from the same rows.
 //!
 //! The first product quantises them; those that follow soon find them in its scratch, which lives on for them.
 

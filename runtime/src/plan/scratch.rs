@@ -9,6 +9,7 @@ use crate::kernel::{Attention, AttentionI8};
 use crate::pack::panel::PANEL_GROUP;
 
 use super::layout::Layout;
+use super::quantised::product_scale;
 use super::task::{Pass, Task, Tasks};
 
 /// Scratch for lines that are fast: they stay in a second-level cache beside the panels.
@@ -71,7 +72,7 @@ impl LineScratch {
     }
 }
 
-/// Rows of a matrix product, prepared for it.
+/// Rows of a matrix product, prepared for it: in its scratch, or as the value that it reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowScratch {
     /// Vectors of k in one row of the value: the width of an image, 1 of a sequence.
@@ -93,6 +94,11 @@ impl RowScratch {
         RowScratch { vectors, vector_bytes, rows: fit.clamp(1, rows.max(1)) }
     }
 
+    /// For all of `rows` rows of a value that is stored quantised.
+    pub fn stored(layout: &Layout, rows: usize) -> Self {
+        Self::new(layout, 1, rows, usize::MAX)
+    }
+
     /// Bytes of all rows, with one f32 scale a vector behind them.
     pub fn bytes(&self) -> usize {
         self.scales_at() + align_up(self.rows * self.vectors * size_of::<f32>())
@@ -106,6 +112,23 @@ impl RowScratch {
 
 /// f32 values of scratch that one worker needs for a task; 0 for tasks whose scratch is shared.
 pub fn worker_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
+    driver_values(graph, tasks, task) + rounded_values(graph, tasks, task).div_ceil(2)
+}
+
+/// f16 values at the end of them: results, rounded, on their way to int8.
+pub fn rounded_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
+    let output = &tasks.layouts[task.output];
+    match &graph.nodes[task.node].op {
+        _ if output.quantised.is_none() => 0,
+        Op::Attention { .. } => ATTENTION_QUERIES * output.row_len,
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::Softmax | Op::Gated { .. } => {
+            output.channels()
+        }
+        _ => piece(output),
+    }
+}
+
+fn driver_values(graph: &Graph, tasks: &Tasks, task: &Task) -> usize {
     let output = &tasks.layouts[task.output];
     let input = |index: usize| &tasks.layouts[task.inputs[index]];
     match (task.pass, &graph.nodes[task.node].op) {
@@ -160,9 +183,10 @@ pub fn bytes(
     let input = |index: usize| &tasks.layouts[task.inputs[index]];
     let output = &tasks.layouts[task.output];
     match &graph.nodes[task.node].op {
-        Op::ConvI8 { window, .. } if window.is_one_cell() => {
-            RowScratch::new(input(0), 1, rows, limit).bytes()
-        }
+        op if product_scale(op).is_some() => match input(0).quantised {
+            Some(_) => 0,
+            None => RowScratch::new(input(0), 1, rows, limit).bytes(),
+        },
         Op::ConvF16 { window, .. } if window.is_one_cell() => {
             RowScratch::new(input(0), 4, rows, limit).bytes()
         }
@@ -172,7 +196,6 @@ pub fn bytes(
         Op::ConvF16 { window, .. } => {
             LineScratch::new(window, input(0), output, 4, rows, limit).bytes()
         }
-        Op::MatmulI8 { .. } => RowScratch::new(input(0), 1, rows, limit).bytes(),
         Op::MatmulF16 { .. } => RowScratch::new(input(0), 4, rows, limit).bytes(),
         _ => threads * worker_bytes(worker_values(graph, tasks, task)),
     }

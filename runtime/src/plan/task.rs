@@ -205,7 +205,8 @@ impl Tasks {
     /// the result may be written over it.
     pub fn in_place(&self, graph: &Graph, task: &Task, index: usize) -> bool {
         let (input, output) = (&self.layouts[task.inputs[index]], &self.layouts[task.output]);
-        let alike = input.shape == output.shape && input.dtype == output.dtype;
+        let floats = input.quantised.is_none() && output.quantised.is_none();
+        let alike = floats && input.shape == output.shape && input.dtype == output.dtype;
         let twice = task.inputs.iter().filter(|&&slot| slot == task.inputs[index]).count() > 1;
         alike
             && match (task.pass, &graph.nodes[task.node].op) {

@@ -6,6 +6,8 @@ use crate::kernel::{
 };
 use crate::plan::scratch::{ATTENTION_I8_QUERIES, ATTENTION_QUERIES};
 
+use super::quantise::Sink;
+
 /// Every worker takes queries of all heads; keys and values are read as they lie.
 pub(super) fn attention(
     cx: &Context<'_>,
@@ -20,7 +22,7 @@ pub(super) fn attention(
     let read = if work.spares_keys { cx.counting.min(keys) } else { keys };
     let (q_len, k_len, v_len) = (q.layout.row_len, k.layout.row_len, v.layout.row_len);
     let (head, value_head) = (q_len / heads, v_len / heads);
-    let scratch = cx.own(work, portion);
+    let (scratch, mut sink) = Sink::new(cx, work, portion);
     let mine = cx.share(portion.rows.clone());
     let mut first = mine.start;
     while first < mine.end {
@@ -33,7 +35,7 @@ pub(super) fn attention(
             cx.flat_row(v, sample * keys * v_len, keys * v_len),
         );
         let mask = work.inputs.get(3).map(|view| mask(cx, view, sample, query, count));
-        let mut out = cx.rows_mut(&work.output, rows);
+        let mut out = sink.rows_mut(rows.clone());
         for index in 0..heads {
             let start = index * head;
             let attention = Attention {
@@ -51,6 +53,7 @@ pub(super) fn attention(
             let data = out.slice_mut(start..length);
             (cx.kernels.attention)(&attention, scratch, RowsMut { data, stride: q_len });
         }
+        sink.finish(rows);
         first += count;
     }
 }

@@ -7,6 +7,8 @@ use crate::graph::{Binary, DType, Unary};
 use crate::kernel::Row;
 use crate::plan::{Layout, scratch::piece};
 
+use super::quantise::Sink;
+
 /// `function(x)`.
 pub(super) fn unary(cx: &Context<'_>, work: &Work, portion: &Portion, function: Unary) {
     each_piece(cx, work, portion, |row, range, values| {
@@ -50,21 +52,23 @@ pub(super) fn cast(cx: &Context<'_>, work: &Work, portion: &Portion) {
 /// `function(a, b)` with broadcasting.
 pub(super) fn binary(cx: &Context<'_>, work: &Work, portion: &Portion, function: Binary) {
     let length = piece(&work.output.layout);
-    let (a, rest) = cx.own(work, portion).split_at_mut(length);
+    let (own, mut sink) = Sink::new(cx, work, portion);
+    let (a, rest) = own.split_at_mut(length);
     let (b, out) = rest.split_at_mut(length);
     for (row, range) in pieces(cx, &work.output.layout, portion.rows.clone()) {
         let length = range.len();
         broadcast(cx, &work.inputs[0], &work.output.layout, row, range.clone(), &mut a[..length]);
         broadcast(cx, &work.inputs[1], &work.output.layout, row, range.clone(), &mut b[..length]);
         (cx.kernels.binary)(function, &a[..length], &b[..length], &mut out[..length]);
-        cx.store(&work.output, row, range, &out[..length]);
+        sink.store(row, range, &out[..length]);
     }
 }
 
 /// `x * (1 + scale) + shift`.
 pub(super) fn modulate(cx: &Context<'_>, work: &Work, portion: &Portion) {
     let length = piece(&work.output.layout);
-    let (x, rest) = cx.own(work, portion).split_at_mut(length);
+    let (own, mut sink) = Sink::new(cx, work, portion);
+    let (x, rest) = own.split_at_mut(length);
     let (scale, shift) = rest.split_at_mut(length);
     for (row, range) in pieces(cx, &work.output.layout, portion.rows.clone()) {
         let length = range.len();
@@ -73,14 +77,15 @@ pub(super) fn modulate(cx: &Context<'_>, work: &Work, portion: &Portion) {
             broadcast(cx, view, &work.output.layout, row, range.clone(), out);
         }
         (cx.kernels.modulate)(&mut x[..length], &scale[..length], &shift[..length]);
-        cx.store(&work.output, row, range, &x[..length]);
+        sink.store(row, range, &x[..length]);
     }
 }
 
 /// `a * function(g)`, a and g the halves of each cell.
 pub(super) fn gated(cx: &Context<'_>, work: &Work, portion: &Portion, function: Unary) {
     let c = work.output.layout.channels();
-    let (a, rest) = cx.own(work, portion).split_at_mut(c);
+    let (own, mut sink) = Sink::new(cx, work, portion);
+    let (a, rest) = own.split_at_mut(c);
     let (gate, out) = rest.split_at_mut(c);
     let out = &mut out[..c];
     for row in cx.share(portion.rows.clone()) {
@@ -90,7 +95,7 @@ pub(super) fn gated(cx: &Context<'_>, work: &Work, portion: &Portion, function: 
             cx.load(&work.inputs[0], row, start + c..start + 2 * c, gate);
             (cx.kernels.unary)(function, gate);
             (cx.kernels.binary)(Binary::Mul, a, gate, out);
-            cx.store(&work.output, row, c * cell..c * (cell + 1), out);
+            sink.store(row, c * cell..c * (cell + 1), out);
         }
     }
 }
@@ -102,11 +107,11 @@ pub(super) fn each_piece(
     portion: &Portion,
     mut make: impl FnMut(usize, Range<usize>, &mut [f32]),
 ) {
-    let values = cx.own(work, portion);
+    let (values, mut sink) = Sink::new(cx, work, portion);
     for (row, range) in pieces(cx, &work.output.layout, portion.rows.clone()) {
         let values = &mut values[..range.len()];
         make(row, range.clone(), values);
-        cx.store(&work.output, row, range, values);
+        sink.store(row, range, values);
     }
 }
 

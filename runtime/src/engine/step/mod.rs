@@ -11,15 +11,15 @@ mod gemm;
 mod map;
 mod matmul;
 mod norm;
+mod quantise;
 mod shape;
 mod window;
 
-use crate::graph::{Graph, InputScale, Op};
-use crate::plan::Pass;
+use crate::graph::{Graph, Op};
+use crate::plan::{Pass, Scale, product_scale};
 
 use super::context::{Context, Portion, Work};
 use super::pool::Stopped;
-use matmul::Scale;
 
 /// Runs this worker's share of a portion; all workers must call it with the same portion.
 pub(super) fn run(
@@ -63,11 +63,7 @@ fn whole(cx: &Context<'_>, op: &Op, work: &Work, portion: &Portion) -> Result<()
         }
         Op::ConvI8 { n, window, input_scale, epilogue, .. } => {
             let n = *n as usize;
-            if window.is_one_cell() {
-                let scale = match *input_scale {
-                    InputScale::Row => Scale::Row,
-                    InputScale::Static(scale) => Scale::Static(scale),
-                };
+            if let Some(scale) = product_scale(op) {
                 return matmul::int8(cx, work, portion, n, scale, *epilogue);
             }
             return conv::int8(cx, work, portion, n, *window, *input_scale, *epilogue);

@@ -6,6 +6,7 @@ use crate::kernel::{Moments, group_scale_shift};
 use crate::plan::scratch::GROUPS_MAX;
 
 use super::map::each_piece;
+use super::quantise::Sink;
 
 /// Applies a function to each cell, in place, and stores it.
 pub(super) fn each_cell(
@@ -15,12 +16,12 @@ pub(super) fn each_cell(
     function: impl Fn(&mut [f32]),
 ) {
     let c = work.output.layout.channels();
-    let cell = cx.own(work, portion);
+    let (cell, mut sink) = Sink::new(cx, work, portion);
     for row in cx.share(portion.rows.clone()) {
         for start in (0..work.output.layout.row_len).step_by(c) {
             cx.load(&work.inputs[0], row, start..start + c, cell);
             function(cell);
-            cx.store(&work.output, row, start..start + c, cell);
+            sink.store(row, start..start + c, cell);
         }
     }
 }

@@ -65,7 +65,7 @@ fn rolling(seed: u64) -> Net {
 }
 
 fn strips(net: &Net, threads: usize, height: usize, scratch_bytes: usize) -> Plan {
-    let recipe = PlanRecipe { strips: Strips::Height(height), scratch_bytes };
+    let recipe = PlanRecipe { strips: Strips::Height(height), scratch_bytes, quantised: true };
     Plan::of_recipe(&net.graph, &PlanOptions::new(BINDING, threads), recipe).unwrap()
 }
 
