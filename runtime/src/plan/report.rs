@@ -59,6 +59,8 @@ pub struct StepReport {
     pub reads: Vec<[usize; 2]>,
     /// The region that it writes.
     pub writes: [usize; 2],
+    /// What it writes are quantised rows, for int8 products.
+    pub quantised: bool,
     /// Its scratch.
     pub scratch: Option<[usize; 2]>,
     /// Bytes of the arena that live during the step.
@@ -170,13 +172,14 @@ impl PlanReport {
             };
             let _ = writeln!(
                 out,
-                "  {:>5} {:<22} {rows:>11} {:>11} {:>11} {:>9.2}  {}",
+                "  {:>5} {:<22} {rows:>11} {:>11} {:>11} {:>9.2}  {}{}",
                 step.step,
                 step.op,
                 step.writes[0],
                 step.live_bytes,
                 step.macs as f64 * count as f64 / 1e6,
-                step.node
+                step.node,
+                if step.quantised { ", to int8" } else { "" }
             );
         }
         out
@@ -217,6 +220,7 @@ fn step_report(
         rows_total: total,
         reads: task.inputs.iter().filter_map(|&slot| place(slot)).collect(),
         writes: place(task.output).unwrap_or_default(),
+        quantised: plan.tasks.layouts[task.output].quantised.is_some(),
         scratch: task_step.scratch.map(region),
         live_bytes,
         macs: task_macs(graph, &plan.tasks, task) * rows.len() as u64 / total.max(1) as u64,
@@ -247,7 +251,11 @@ pub(super) fn label(graph: &Graph, plan: &Plan, owner: Owner) -> String {
     match owner {
         Owner::Scratch => "scratch".to_owned(),
         Owner::Slot(slot) => match graph.values.get(slot) {
-            Some(value) => format!("{} {:?}", value.name, plan.tasks.layouts[slot].shape),
+            Some(value) => {
+                let layout = &plan.tasks.layouts[slot];
+                let form = if layout.quantised.is_some() { " in int8" } else { "" };
+                format!("{} {:?}{form}", value.name, layout.shape)
+            }
             None => {
                 let made = |task: &&super::Task| task.output == slot;
                 match plan.tasks.tasks.iter().find(made).map(|task| task.pass) {
