@@ -6,6 +6,7 @@ mod naive;
 mod net;
 mod ops;
 mod padding;
+mod quantised;
 mod steady;
 mod tiles;
 

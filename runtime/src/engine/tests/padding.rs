@@ -87,7 +87,7 @@ fn mixed(seed: u64, mixing: bool) -> Net {
         let [x, y, z] = [(); 3].map(|()| pick(&mut net, &tokens));
         let cell = pick(&mut net, &cells);
         let turn = Op::Transpose { permutation: vec![0, 2, 1] };
-        tokens.push(match net.below(if mixing { 12 } else { 9 }) {
+        tokens.push(match net.below(if mixing { 13 } else { 10 }) {
             0 => net.layer_norm(x),
             1 => net.matmul_i8(x, CHANNELS, (None, Some(y))),
             2 => net.matmul_f16(x, CHANNELS, (Some(Unary::Gelu), None)),
@@ -107,11 +107,16 @@ fn mixed(seed: u64, mixing: bool) -> Net {
                 continue;
             }
             9 => {
+                let normed = net.layer_norm(x);
+                let [a, b] = [(); 2].map(|()| net.matmul_i8(normed, CHANNELS, (None, None)));
+                net.plain(Op::Binary { function: Binary::Add }, &[a, b])
+            }
+            10 => {
                 let turned = net.plain(turn.clone(), &[x]);
                 let softened = net.unary(Unary::Tanh, turned);
                 net.plain(turn, &[softened])
             }
-            10 => net.attention(&[x, y, z], 2, true),
+            11 => net.attention(&[x, y, z], 2, true),
             _ => net.attention_i8(&[x, y, z, bias], 2, false),
         });
     }

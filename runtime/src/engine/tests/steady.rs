@@ -50,7 +50,7 @@ fn run(engine: &mut Engine, net: &Net, moves: &[f32]) -> Vec<u32> {
 }
 
 /// Runs of one prompt, then of another; `moves` of the steady input come first.
-fn both(net: &Net, steady: ValueId, threads: usize, recipe: PlanRecipe) -> usize {
+pub(super) fn both(net: &Net, steady: ValueId, threads: usize, recipe: PlanRecipe) -> usize {
     let mut plain = engine(net, planned(&net.graph, &[], threads, recipe), threads);
     let plan = planned(&net.graph, &[steady], threads, recipe);
     let prologue = plan.prologue_steps;
@@ -121,13 +121,17 @@ fn mixed(seed: u64) -> Net {
     for _ in 0..4 + net.below(12) {
         let pick = |net: &mut Net| values[net.below(values.len())];
         let (x, y) = (pick(&mut net), pick(&mut net));
-        let next = match net.below(7) {
+        let next = match net.below(8) {
             0 => net.conv_i8(x, 8, window(3, 1, 1), InputScale::Row, (None, None)),
             1 => net.conv_i8(x, 8, window(1, 1, 0), InputScale::Row, (None, Some(y))),
             2 => net.unary(Unary::Silu, x),
             3 => net.plain(Op::Binary { function: Binary::Mul }, &[x, y]),
             4 => net.group_norm(x, 2, Some(Unary::Silu)),
-            5 => net.plain_to(Op::Reshape, &[x], Some(&shape)),
+            5 => {
+                let normed = net.layer_norm(x);
+                net.matmul_i8(normed, 8, (None, Some(y)))
+            }
+            6 => net.plain_to(Op::Reshape, &[x], Some(&shape)),
             _ => net.plain(Op::Binary { function: Binary::Add }, &[x, y]),
         };
         values.push(next);
