@@ -3,6 +3,7 @@
 //!
 //! Whoever begins a step says so ([`Stream::begin`]); what lay in the window for the steps before it may go then.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -173,7 +174,11 @@ impl Shared {
             };
             (state.reading, state.awaited) = (true, usize::MAX);
             drop(state);
-            let result = if load.last_step < first { Ok(()) } else { self.read(&load) };
+            let needless = load.last_step < first;
+            // Steps wait for this thread: none may wait for one that panicked.
+            let read = || if needless { Ok(()) } else { self.read(&load) };
+            let result = catch_unwind(AssertUnwindSafe(read))
+                .unwrap_or_else(|_| Err("the thread that reads weights panicked".to_owned()));
             state = lock(&self.state);
             match result {
                 // A load that was given up half way is none.

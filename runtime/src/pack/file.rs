@@ -202,8 +202,8 @@ impl Pack {
     }
 
     /// Reads bytes of the file from `start` on into memory, past the page cache where the file system can. `start`, the
-    /// length and the memory lie on multiples of [`READ_ALIGN_BYTES`](super::READ_ALIGN_BYTES); bytes of `out` that lie behind the end
-    /// of the file are left as they are.
+    /// length and the memory lie on multiples of [`READ_ALIGN_BYTES`](super::READ_ALIGN_BYTES); what `out` holds behind the end
+    /// of the file is anything.
     ///
     /// # Errors
     /// [`PackFault::Io`].

@@ -63,7 +63,7 @@ impl Mapped {
     }
 
     /// Reads bytes of the file from `start` on, past the page cache where that can be: `start`, the length and the memory
-    /// lie on multiples of [`READ_ALIGN_BYTES`](super::READ_ALIGN_BYTES). Bytes behind the end of the file are left as they are.
+    /// lie on multiples of [`READ_ALIGN_BYTES`](super::READ_ALIGN_BYTES). What lies behind the end of the file is anything.
     pub fn read(&self, start: usize, out: &mut [u8]) -> io::Result<()> {
         // Opened by its number, as another file may have its name by now.
         let open = || {

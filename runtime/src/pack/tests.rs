@@ -29,6 +29,33 @@ fn tiny() -> PackBuilder {
 }
 
 #[test]
+fn reads_blocks_past_the_page_cache_or_without_it() {
+    // A file system in memory may have no way past its cache.
+    let memory = std::path::Path::new("/dev/shm");
+    let folders = [Some(std::env::temp_dir()), memory.is_dir().then(|| memory.to_owned())];
+    for folder in folders.into_iter().flatten() {
+        let folder = tempfile::tempdir_in(folder).unwrap();
+        let path = folder.path().join("tiny.safetensors");
+        tiny().write(&path).unwrap();
+        let pack = Pack::open(&path).unwrap();
+        let (bytes, arena) = (pack.file_bytes(), crate::arena::Arena::new(1 << 16).unwrap());
+        for pack in [&pack, &Pack::from_bytes(bytes).unwrap()] {
+            let all: &mut [u8] = arena.write(0, 0, 1 << 16);
+            for start in (0..bytes.len()).step_by(2 * READ_ALIGN_BYTES) {
+                pack.read(start as u64, &mut all[start..start + 2 * READ_ALIGN_BYTES]).unwrap();
+            }
+            assert_eq!(&all[..bytes.len()], bytes);
+            pack.read(bytes.len() as u64, &mut all[..READ_ALIGN_BYTES]).unwrap();
+            let tensor = pack.tensor("half").unwrap();
+            tensor.verify_bytes(tensor.bytes_padded()).unwrap();
+            let mut damaged = tensor.bytes_padded().to_vec();
+            damaged[3] ^= 4;
+            assert!(tensor.verify_bytes(&damaged).is_err());
+        }
+    }
+}
+
+#[test]
 fn opens_and_lends_typed_views() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.safetensors");

@@ -10,7 +10,7 @@ use crate::graph::{DType, Graph, InputScale, Unary, tensor_needs};
 use crate::pack::{Metadata, Pack, PackBuilder};
 
 /// A pack file of several nets.
-fn pack(nets: &[(&str, &Net)]) -> (tempfile::TempDir, Arc<Pack>) {
+pub(super) fn pack(nets: &[(&str, &Net)]) -> (tempfile::TempDir, Arc<Pack>) {
     let rename = |name: &str, tensor: &str| format!("{name}.{tensor}");
     let mut graphs: Vec<Graph> = Vec::new();
     let mut tensors = Vec::new();
@@ -45,7 +45,7 @@ fn heavy(seed: u64) -> Net {
 }
 
 /// As [`heavy`], with so many channels.
-fn wide(seed: u64, channels: usize) -> Net {
+pub(super) fn wide(seed: u64, channels: usize) -> Net {
     let mut net = Net::new(seed);
     let mut x = net.input(&[1, 4, 4, channels], DType::F16);
     for _ in 0..6 {
@@ -55,7 +55,7 @@ fn wide(seed: u64, channels: usize) -> Net {
     net
 }
 
-fn options(budget_bytes: u64) -> EngineOptions {
+pub(super) fn options(budget_bytes: u64) -> EngineOptions {
     EngineOptions {
         budget_bytes: Some(budget_bytes),
         process_bytes: Some(1 << 20),
@@ -70,7 +70,7 @@ fn load(pack: &Arc<Pack>, budget_bytes: u64) -> Result<Engine, EngineError> {
 }
 
 /// Runs all networks in turn, twice, and returns the bits of all outputs.
-fn draw(engine: &mut Engine, nets: &[(&str, &Net)]) -> Vec<u32> {
+pub(super) fn draw(engine: &mut Engine, nets: &[(&str, &Net)]) -> Vec<u32> {
     let mut bits = Vec::new();
     for _ in 0..2 {
         bits.clear();

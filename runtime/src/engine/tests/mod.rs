@@ -8,6 +8,7 @@ mod ops;
 mod padding;
 mod quantised;
 mod steady;
+mod stream;
 mod tiles;
 
 use std::sync::Arc;
