@@ -12,6 +12,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 use bytemuck::Pod;
+use rustix::mm::{Advice, madvise};
 
 use super::{ARENA_ALIGN, ArenaError, BASE_ALIGN, align_up};
 
@@ -84,6 +85,23 @@ impl Arena {
         // SAFETY: `locate` checked bounds and alignment, the bytes are initialised and any bytes are a
         // `T: Pod`; the contract makes this view the only one.
         unsafe { std::slice::from_raw_parts_mut(base, len) }
+    }
+
+    /// Gives the memory back to the system, as far as it is whole pages: their bytes are zeros when they are next touched.
+    ///
+    /// # Contract
+    /// No view is alive.
+    pub(crate) fn give_back(&self) {
+        let page = rustix::param::page_size();
+        let (start, end) = (self.base.addr().get(), self.base.addr().get() + self.bytes);
+        let (first, last) = (start.next_multiple_of(page), end / page * page);
+        if first < last {
+            // SAFETY: the range begins in the allocation, as `first` is below its end.
+            let at = unsafe { self.base.as_ptr().add(first - start) };
+            // SAFETY: these are whole pages of the allocation, private memory that the allocator gave out, so that they
+            // read as zeros from now on; the contract rules views out. Where the system refuses, they stay as they are.
+            let _ = unsafe { madvise(at.cast(), last - first, Advice::LinuxDontNeed) };
+        }
     }
 
     fn locate<T: Pod>(&self, offset: usize, len: usize) -> *mut T {
@@ -190,6 +208,20 @@ mod tests {
         assert!(arena.read::<f32>(0, 0, 32).iter().all(|&x| x == 0.0));
         arena.write::<f32>(0, 64, 2).copy_from_slice(&[1.0, 2.0]);
         assert_eq!(arena.read::<f32>(0, 64, 3), [1.0, 2.0, 0.0]);
+    }
+
+    #[test]
+    fn memory_is_given_back_and_comes_again() {
+        let arena = Arena::new(5 * BASE_ALIGN + 100).unwrap();
+        for _ in 0..2 {
+            arena.write::<u8>(0, 0, arena.bytes()).fill(9);
+            arena.give_back();
+            let page = rustix::param::page_size();
+            let bytes: &[u8] = arena.read(0, 0, arena.bytes());
+            assert!(bytes.iter().all(|&x| x == 0 || x == 9));
+            assert!(page > BASE_ALIGN || bytes[..5 * BASE_ALIGN].iter().all(|&x| x == 0));
+            arena.next_phase();
+        }
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Progress {
 pub struct Engine {
     pool: Pool,
     arena: Arc<Arena>,
+    /// Where weights are that are streamed.
+    window: Arc<Arena>,
     programs: Vec<Arc<Program>>,
     /// By network: all runs, and those with the prologue.
     runs: Vec<[u64; 2]>,
@@ -108,6 +110,7 @@ impl Engine {
         let arena = Arc::new(Arena::new(bytes)?);
         let window = |planned: &Planned| planned.residency.as_ref().map(|r| r.window_bytes);
         let window = Arc::new(Arena::new(planned.iter().filter_map(window).max().unwrap_or(0))?);
+        window.give_back();
         let stream = match streams {
             true => Some(Arc::new(Stream::new(weights.clone(), window.clone())?)),
             false => None,
@@ -128,7 +131,7 @@ impl Engine {
         }
         let pool = Pool::new(threads, &options.cores)?;
         let runs = vec![[0; 2]; programs.len()];
-        Ok(Engine { pool, arena, programs, runs, kernels, memory, last: None })
+        Ok(Engine { pool, arena, window, programs, runs, kernels, memory, last: None })
     }
 
     /// A network by name.
@@ -266,7 +269,10 @@ impl Engine {
         network: NetworkIndex,
         observer: Option<&pool::Observer<'_>>,
     ) -> Result<(), EngineError> {
-        if self.last != Some(network.0) {
+        let anew = self.last != Some(network.0);
+        if anew {
+            // The networks' weights take turns in memory, wherever they lie.
+            self.window.give_back();
             let before = self.last.map(|last| &self.programs[last]);
             if let Some(before) = before.filter(|program| program.keeps_weights()) {
                 before.let_go();
@@ -280,7 +286,7 @@ impl Engine {
         program.reset();
         // A clone counts a reference; the job itself was made at load.
         let job: Arc<dyn Job> = program.clone();
-        program.start();
+        program.start(anew);
         let stopped = self.pool.run(&job, observer);
         self.arena.next_phase();
         let outcome = program.outcome();

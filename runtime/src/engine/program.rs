@@ -215,21 +215,21 @@ impl Program {
         values[from..].fill(0.0);
     }
 
-    /// Before a run: what is streamed may be read.
-    pub fn start(&self) {
+    /// Before a run: what is streamed may be read. `anew` says that another network ran before.
+    pub fn start(&self, anew: bool) {
         if let Some(stream) = &self.stream {
-            stream.start(&self.loads, self.first_step());
+            stream.start(&self.loads, self.first_step(), anew);
         }
     }
 
-    /// Asks for all weights that stay, before the first of some runs.
+    /// Asks for all weights in the map, before the first of some runs.
     pub fn fetch(&self) {
         self.ranges.iter().for_each(|range| self.weights.prefetch(range.clone()));
     }
 
     /// Whether weights are in memory after a run, to be let go when another network runs.
     pub fn keeps_weights(&self) -> bool {
-        self.holding != Holding::Resident && !self.ranges.is_empty()
+        self.holding == Holding::Kept
     }
 
     /// Lets go of all weights.

@@ -225,7 +225,13 @@ impl<'a> Search<'a> {
     }
 
     /// What a streamed network reads when, and what stays between its runs: as much as the budget has room for.
-    fn residency(&self, network: usize, choice: &[Candidate], uses: &[Vec<Use>]) -> Residency {
+    fn residency(
+        &self,
+        network: usize,
+        choice: &[Candidate],
+        uses: &[Vec<Use>],
+        prologue: usize,
+    ) -> Residency {
         let candidate = choice[network];
         let many = self.networks.len() == 1 || self.networks[network].0.name == "denoiser";
         if !many {
@@ -233,7 +239,7 @@ impl<'a> Search<'a> {
         }
         let arena = choice.iter().map(|c| c.arena).max().unwrap_or(0);
         let kept: usize = choice.iter().map(|c| c.kept).sum();
-        Residency::within(uses, candidate.ahead, self.allowed - arena - kept)
+        Residency::within(uses, candidate.ahead, prologue, self.allowed - arena - kept)
     }
 
     pub fn build(
@@ -248,7 +254,8 @@ impl<'a> Search<'a> {
             let plan = self.plan(network, candidate.recipe, keeps && candidate.kept == 0)?;
             let uses = self.uses(network, &plan)?;
             let streamed = candidate.holding == Holding::Streamed;
-            let residency = streamed.then(|| self.residency(network, choice, &uses));
+            let residency =
+                streamed.then(|| self.residency(network, choice, &uses, plan.prologue_steps));
             let total = self.totals[network] as u64;
             arena_bytes = arena_bytes.max(plan.arena_bytes as u64);
             let held = residency.as_ref().map_or(candidate.held, Residency::held_bytes) as u64;
@@ -256,13 +263,8 @@ impl<'a> Search<'a> {
                 Holding::Resident => window + total,
                 _ => window.max(held),
             };
-            let kept = residency.iter().flat_map(|residency| &residency.kept);
-            let kept_bytes = kept.map(|range| range.len()).sum::<usize>();
-            let later = residency.as_ref().map(|r| r.bytes_from(plan.prologue_steps));
-            let ranges = match &residency {
-                Some(residency) => residency.kept.clone(),
-                None => weight_ranges(&uses),
-            };
+            let later = residency.as_ref().map(|r| r.later_bytes(plan.prologue_steps));
+            let ranges = if streamed { Vec::new() } else { weight_ranges(&uses) };
             reports.push(NetworkMemory {
                 network: plan.network.clone(),
                 holding: candidate.holding,
@@ -270,7 +272,7 @@ impl<'a> Search<'a> {
                 kept_bytes: plan.kept_bytes as u64,
                 held_bytes: held,
                 weight_bytes: total,
-                read_bytes: residency.as_ref().map_or(total, |r| (r.bytes() + kept_bytes) as u64),
+                read_bytes: residency.as_ref().map_or(total, |r| r.bytes() as u64),
                 later_read_bytes: later.unwrap_or(0) as u64,
             });
             planned.push(Planned {

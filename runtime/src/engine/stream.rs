@@ -42,6 +42,8 @@ struct Shared {
 struct State {
     /// What the run reads, and the step that it begins with.
     run: Option<(Arc<[Load]>, usize)>,
+    /// Of the first loads, so many, those that stay are in the window.
+    stayed: usize,
     /// The step that has begun.
     step: usize,
     reading: bool,
@@ -64,7 +66,8 @@ impl Stream {
     pub fn new(weights: Arc<dyn Weights>, window: Arc<Arena>) -> Result<Self, EngineError> {
         weights.read(0, &mut []).map_err(EngineError::Weights)?;
         let (awaited, reading) = (usize::MAX, true);
-        let state = State { run: None, step: 0, reading, awaited, failed: None, quit: false };
+        let state =
+            State { run: None, stayed: 0, step: 0, reading, awaited, failed: None, quit: false };
         let shared = Arc::new(Shared {
             window,
             weights,
@@ -84,9 +87,13 @@ impl Stream {
         Ok(Stream { shared, thread: Some(thread) })
     }
 
-    /// Before a run that begins with a step: reads what may be read then.
-    pub fn start(&self, loads: &Arc<[Load]>, step: usize) {
+    /// Before a run that begins with a step: reads what may be read then. `anew` says that the run before was another
+    /// network's, which left nothing in the window.
+    pub fn start(&self, loads: &Arc<[Load]>, step: usize, anew: bool) {
         let mut state = self.shared.idle();
+        if anew {
+            state.stayed = 0;
+        }
         (state.run, state.step, state.failed) = (Some((loads.clone(), step)), step, None);
         self.shared.loaded.store(0, Ordering::Release);
         self.shared.asked.notify_one();
@@ -172,9 +179,10 @@ impl Shared {
                 state = wait(&self.asked, state);
                 continue;
             };
+            let stayed = state.stayed;
             (state.reading, state.awaited) = (true, usize::MAX);
             drop(state);
-            let needless = load.last_step < first;
+            let needless = load.last_step < first || (load.stays && next < stayed);
             // Steps wait for this thread: none may wait for one that panicked.
             let read = || if needless { Ok(()) } else { self.read(&load) };
             let result = catch_unwind(AssertUnwindSafe(read))
@@ -183,7 +191,10 @@ impl Shared {
             match result {
                 // A load that was given up half way is none.
                 Ok(()) if state.run.is_none() => {}
-                Ok(()) => self.loaded.store(next + 1, Ordering::Release),
+                Ok(()) => {
+                    state.stayed = stayed.max(next + 1);
+                    self.loaded.store(next + 1, Ordering::Release);
+                }
                 Err(sentence) => (state.failed, state.run) = (Some(sentence), None),
             }
         }

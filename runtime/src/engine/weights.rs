@@ -89,7 +89,7 @@ impl Weights for Pack {
     }
 
     fn release(&self, range: Range<usize>) {
-        if let Err(error) = Pack::release(self, range.start as u64..range.end as u64) {
+        if let Err(error) = Pack::release_blocks(self, range.start as u64..range.end as u64) {
             log::debug!("{error}");
         }
     }

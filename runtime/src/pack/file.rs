@@ -9,7 +9,7 @@ use super::meta::{Golden, Provenance, Report};
 use super::signature::{self, PublicKey};
 use super::tensor::Tensor;
 use super::verify::{self, Contents};
-use super::{PackError, PackFault, TENSOR_ALIGN_BYTES};
+use super::{HEADER_BYTES_MAX, PackError, PackFault, TENSOR_ALIGN_BYTES};
 use crate::graph::Graph;
 use crate::hash::hex;
 use crate::pipeline::PipelineSpec;
@@ -88,7 +88,12 @@ impl Pack {
             let reason = format!("it has {} bytes", metadata.len());
             return Err(PackFault::NotSafetensors(reason));
         }
-        let backing = Backing::Map(Mapped::open(path)?);
+        let map = Mapped::open(path)?;
+        // What is read is asked for; what the system would read ahead of it may be megabytes that have no place in a budget.
+        map.read_ahead(false)?;
+        let header = map.bytes().first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes));
+        map.prefetch(0..header.min(HEADER_BYTES_MAX) as usize + 8)?;
+        let backing = Backing::Map(map);
         let contents = verify::read(backing.bytes())?;
         let pack = Pack { path: path.to_owned(), backing, contents };
         // The header is not read again while pictures are made.
@@ -243,6 +248,20 @@ impl Pack {
         }
     }
 
+    /// As [`Pack::release`], for a range whose neighbours are not in the page cache or may leave it, too: what the system read
+    /// together with its end goes with it.
+    ///
+    /// # Errors
+    /// [`PackFault::Io`].
+    pub fn release_blocks(&self, range: Range<u64>) -> Result<(), PackError> {
+        match &self.backing {
+            Backing::Map(map) => {
+                map.release_blocks(self.clip(range)).map_err(|e| self.error(e.into()))
+            }
+            Backing::Memory { .. } => Ok(()),
+        }
+    }
+
     /// Lets go of the pages that lie wholly in a range of the file in the process alone: while the page cache keeps them,
     /// nothing is read from storage when they are next touched.
     ///
@@ -302,7 +321,6 @@ impl Pack {
     /// [`PackFault::Damaged`] for the first that differs.
     pub fn verify_all(&self) -> Result<(), PackError> {
         self.tensors().try_for_each(|tensor| {
-            self.prefetch(tensor.file_range())?;
             tensor.verify_anew()?;
             self.release(tensor.file_range())
         })

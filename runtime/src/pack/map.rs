@@ -15,7 +15,7 @@ use memmap2::{Advice, Mmap, UncheckedAdvice};
 use rustix::fs::{Advice as FileAdvice, OFlags, fadvise};
 
 /// The largest block in which Linux caches a file.
-const CACHE_BLOCK_BYTES: usize = 2 << 20;
+pub(super) const CACHE_BLOCK_BYTES: usize = 2 << 20;
 
 /// A file and its map.
 #[derive(Debug)]
@@ -102,11 +102,20 @@ impl Mapped {
         if start < end { self.drop_cached(start..end) } else { Ok(()) }
     }
 
+    /// As [`Mapped::release`], with the rest of the block of the page cache in which the range ends.
+    pub fn release_blocks(&self, range: Range<usize>) -> io::Result<()> {
+        let Range { start, end } = self.unmap(range)?;
+        if start < end {
+            self.drop_cached(start..end.next_multiple_of(CACHE_BLOCK_BYTES))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Lets go of a range in the page cache.
     fn drop_cached(&self, Range { start, end }: Range<usize>) -> io::Result<()> {
-        // The page cache holds a file in blocks of up to 2 MiB and drops none that reaches out of the range:
-        // begin early, so that the block between this range and the one released before it goes, too.
-        // Pages that are still mapped stay.
+        // The page cache holds a file in blocks of up to 2 MiB and drops none that reaches out of the range: begin early,
+        // so that the block between this range and the one released before it goes, too. Pages that are mapped stay.
         let start = start / CACHE_BLOCK_BYTES * CACHE_BLOCK_BYTES;
         let length = std::num::NonZeroU64::new((end - start) as u64);
         fadvise(&self.file, start as u64, length, FileAdvice::DontNeed)?;

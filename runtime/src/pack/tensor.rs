@@ -7,6 +7,7 @@ use half::f16;
 use sha2::{Digest, Sha256};
 
 use super::file::Pack;
+use super::map::CACHE_BLOCK_BYTES;
 use super::{PackError, PackFault};
 use crate::hash::hex;
 
@@ -141,6 +142,7 @@ impl<'p> Tensor<'p> {
     /// # Errors
     /// [`PackFault::Damaged`], [`PackFault::Weight128`].
     pub fn verify_anew(&self) -> Result<(), PackError> {
+        self.pack.prefetch(self.file_range())?;
         self.verify_bytes(self.bytes_padded())
     }
 
@@ -180,20 +182,21 @@ impl<'p> Tensor<'p> {
     /// # Errors
     /// [`PackFault::Damaged`], [`PackFault::Weight128`].
     pub fn verify_passing(&self) -> Result<(), PackError> {
-        const PIECE_BYTES: usize = 1 << 20;
         if self.info.verified.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut hasher = Sha256::new();
         let mut narrow = true;
-        let mut start = self.info.stored.start as u64;
-        for piece in self.bytes_padded().chunks(PIECE_BYTES) {
-            let end = start + piece.len() as u64;
-            self.pack.prefetch(start..end)?;
+        let Range { mut start, end } = self.info.stored.clone();
+        while start < end {
+            // To the end of a block of the page cache, which is read and let go whole.
+            let next = end.min((start + 1).next_multiple_of(CACHE_BLOCK_BYTES));
+            let piece = &self.pack.file_bytes()[start..next];
+            self.pack.prefetch(start as u64..next as u64)?;
             hasher.update(piece);
             narrow &= self.narrow(piece);
-            self.pack.release(start..end)?;
-            start = end;
+            self.pack.release_blocks(start as u64..next as u64)?;
+            start = next;
         }
         self.judge(hasher.finalize().into(), narrow)
     }

@@ -1,8 +1,8 @@
 //! Which bytes of the pack are in memory when, where not all of them can be.
 //!
-//! Weights that are streamed are read into a window, a part of memory of fixed size: each for the steps between its
-//! first use and its last, where nothing else lies then. Which ones are streamed is a matter of work: those that many
-//! multiply-adds read can be read from storage in their shade, so that the others stay in the map.
+//! Weights are read into a window then, a part of memory of fixed size: each for the steps between its first use and its
+//! last, where nothing else lies then. Of a network that runs again and again, some stay there. Which ones is a matter of
+//! work: those that many multiply-adds read can be read from storage in their shade, so that the others stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,8 +14,9 @@ use super::{Buffer, Owner, place};
 /// Bytes that a table may have in memory while it is compared with its hash.
 pub const TABLE_WINDOW_BYTES: usize = 2 << 20;
 
-/// Bytes around a page that the system may map with it, if they are in its cache.
-const FAULT_AROUND_BYTES: usize = 64 << 10;
+/// Neighbours are read together up to so many bytes: storage is slow at small pieces, and blocks that two share are read
+/// for each.
+const TOGETHER_BYTES: usize = 256 << 10;
 
 /// Steps that weights are read ahead at most, where that costs little.
 const AHEAD_MAX: usize = 8;
@@ -44,6 +45,8 @@ pub struct Load {
     pub first_step: usize,
     /// The last one.
     pub last_step: usize,
+    /// It stays for later runs.
+    pub stays: bool,
 }
 
 /// What is read when, and what stays.
@@ -53,10 +56,6 @@ pub struct Residency {
     pub loads: Vec<Load>,
     /// Bytes of the window.
     pub window_bytes: usize,
-    /// Runs of pages that stay in memory from one run to the next.
-    pub kept: Vec<Range<usize>>,
-    /// Bytes of them, and of what the system may map around them.
-    pub kept_bytes: usize,
     /// Tables, of which a step reads some rows in the map, and the step after which they are let go.
     pub tables: Vec<(usize, Range<usize>)>,
     /// The most bytes of tables at one time.
@@ -66,23 +65,19 @@ pub struct Residency {
 impl Residency {
     /// Plans a run whose steps read these tensors; `ahead` is how many steps early weights are read at least. Nothing stays.
     pub fn streamed(steps: &[Vec<Use>], ahead: usize) -> Self {
-        build(&pieces(steps), tables(steps), &BTreeSet::new(), ahead)
+        build(&pieces(steps), tables(steps), &[], ahead)
     }
 
-    /// As [`Residency::streamed`]; of `room` bytes, what the window leaves is for weights that stay.
-    pub fn within(steps: &[Vec<Use>], ahead: usize, room: usize) -> Self {
+    /// As [`Residency::streamed`]; of `room` bytes, what others leave is for weights that stay. Later runs begin with step
+    /// `prologue`: what is needed before it never stays.
+    pub fn within(steps: &[Vec<Use>], ahead: usize, prologue: usize, room: usize) -> Self {
         let pieces = pieces(steps);
-        // Work by byte, the least first; then the order of the pack, for few runs of pages.
-        let mut order: Vec<usize> = (0..pieces.len()).collect();
-        order.sort_by_key(|&index| {
-            let piece = &pieces[index];
-            (piece.macs / piece.range.len() as u64, piece.range.start)
-        });
-        let with = |kept: usize, ahead: usize| {
-            build(&pieces, tables(steps), &order[..kept].iter().copied().collect(), ahead)
-        };
+        let mut order: Vec<usize> =
+            (0..pieces.len()).filter(|&index| pieces[index].last >= prologue).collect();
+        order.sort_by_key(|&index| pieces[index].macs / pieces[index].range.len() as u64);
+        let with = |stay: usize, ahead: usize| build(&pieces, tables(steps), &order[..stay], ahead);
         let most = |ahead: usize| {
-            let (mut least, mut most) = (0, pieces.len());
+            let (mut least, mut most) = (0, order.len());
             while least < most {
                 let middle = (least + most).div_ceil(2);
                 match with(middle, ahead).held_bytes() <= room {
@@ -98,7 +93,7 @@ impl Residency {
         while ahead > 0 && early < AHEAD_MAX {
             early *= 2;
             let next = most(early);
-            if next.held_bytes() > room || next.bytes() > plain.bytes() + plain.bytes() / 16 {
+            if next.held_bytes() > room || next.later_bytes(0) > plain.later_bytes(0) / 16 * 17 {
                 break;
             }
             further = next;
@@ -108,17 +103,17 @@ impl Residency {
 
     /// The most bytes in memory at one time.
     pub fn held_bytes(&self) -> usize {
-        self.window_bytes + self.kept_bytes + self.table_bytes
+        self.window_bytes + self.table_bytes
     }
 
-    /// Bytes that a run reads, tables and what stays aside.
+    /// Bytes that the first run reads, tables aside.
     pub fn bytes(&self) -> usize {
-        self.bytes_from(0)
+        self.loads.iter().map(|load| load.range.len()).sum()
     }
 
-    /// The same of a run that begins at a step.
-    pub fn bytes_from(&self, step: usize) -> usize {
-        let loads = self.loads.iter().filter(|load| load.last_step >= step);
+    /// Bytes that a later run reads, which begins at a step.
+    pub fn later_bytes(&self, step: usize) -> usize {
+        let loads = self.loads.iter().filter(|load| load.last_step >= step && !load.stays);
         loads.map(|load| load.range.len()).sum()
     }
 
@@ -140,7 +135,7 @@ impl Residency {
     }
 }
 
-/// Bytes of the pack with one life.
+/// Bytes of the pack that are read together.
 #[derive(Clone, Debug)]
 struct Piece {
     range: Range<usize>,
@@ -149,7 +144,7 @@ struct Piece {
     macs: u64,
 }
 
-/// Tensors other than tables, those with one life that lie side by side together, by place.
+/// Tensors other than tables by place; those that lie side by side together if they have one life or are small.
 fn pieces(steps: &[Vec<Use>]) -> Vec<Piece> {
     let mut tensors: BTreeMap<(usize, usize), Piece> = BTreeMap::new();
     for (step, used) in each(steps).filter(|(_, used)| used.rows.is_none()) {
@@ -166,15 +161,19 @@ fn pieces(steps: &[Vec<Use>]) -> Vec<Piece> {
     }
     let mut pieces: Vec<Piece> = Vec::new();
     for next in tensors.into_values() {
-        match pieces.last_mut() {
-            Some(piece)
-                if next.range.start <= piece.range.end
-                    && (piece.first, piece.last) == (next.first, next.last) =>
-            {
+        let joins = |piece: &&mut Piece| {
+            let alike = (piece.first, piece.last) == (next.first, next.last);
+            next.range.start <= piece.range.end
+                && (alike || next.range.end - piece.range.start <= TOGETHER_BYTES)
+        };
+        match pieces.last_mut().filter(joins) {
+            Some(piece) => {
                 piece.range.end = piece.range.end.max(next.range.end);
+                (piece.first, piece.last) =
+                    (piece.first.min(next.first), piece.last.max(next.last));
                 piece.macs = piece.macs.max(next.macs);
             }
-            _ => pieces.push(next),
+            None => pieces.push(next),
         }
     }
     pieces
@@ -204,47 +203,48 @@ fn each(steps: &[Vec<Use>]) -> impl Iterator<Item = (usize, &Use)> {
 fn build(
     pieces: &[Piece],
     (tables, table_bytes): (Vec<(usize, Range<usize>)>, usize),
-    kept: &BTreeSet<usize>,
+    stay: &[usize],
     ahead: usize,
 ) -> Residency {
-    let kept_pages: BTreeSet<usize> = kept.iter().flat_map(|&i| pages(&pieces[i].range)).collect();
-    let kept_runs = runs(&kept_pages);
-    let kept_bytes = kept_pages.len() * PAGE_BYTES + kept_runs.len() * 2 * FAULT_AROUND_BYTES;
-    let mut streamed: Vec<&Piece> = (0..pieces.len())
-        .filter(|index| !kept.contains(index))
-        .map(|index| &pieces[index])
-        .collect();
-    streamed.sort_by_key(|piece| (piece.first, piece.range.start));
-    let mut buffers: Vec<Buffer> = streamed
-        .iter()
-        .map(|piece| Buffer {
-            owner: Owner::Scratch,
-            bytes: piece.range.len(),
-            offset: 0,
-            first_step: piece.first.saturating_sub(ahead),
-            last_step: piece.last,
-            kept: false,
-        })
-        .collect();
-    let window_bytes = place::place(&mut buffers);
-    let mut loads: Vec<Load> = Vec::with_capacity(buffers.len());
-    for (piece, buffer) in streamed.into_iter().zip(buffers) {
-        let place = buffer.offset..buffer.offset + buffer.bytes;
-        let earlier = loads
-            .iter()
-            .filter(|load| load.at < place.end && place.start < load.at + load.range.len());
+    let stays: BTreeSet<usize> = stay.iter().copied().collect();
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    order.sort_by_key(|&index| (pieces[index].first, pieces[index].range.start));
+    let life = |piece: &Piece| Buffer {
+        owner: Owner::Scratch,
+        bytes: piece.range.len(),
+        offset: 0,
+        first_step: piece.first.saturating_sub(ahead),
+        last_step: piece.last,
+        kept: false,
+    };
+    let passing = order.iter().filter(|index| !stays.contains(index));
+    let mut buffers: Vec<Buffer> = passing.map(|&index| life(&pieces[index])).collect();
+    let mut window_bytes = place::place(&mut buffers);
+    let mut places = buffers.into_iter().map(|buffer| buffer.offset);
+    let mut loads: Vec<Load> = Vec::with_capacity(pieces.len());
+    for index in order {
+        let Piece { range, first, last, .. } = &pieces[index];
+        let stays = stays.contains(&index);
+        // What stays lies behind what comes and goes.
+        let place = if stays { None } else { places.next() };
+        let at = place.unwrap_or(window_bytes);
+        window_bytes = window_bytes.max(at + range.len());
+        let (start, end) = (at, at + range.len());
+        let earlier =
+            loads.iter().filter(|load| load.at < end && start < load.at + load.range.len());
         let free = earlier.map(|load| load.last_step + 1).max().unwrap_or(0);
         // They are read in turn.
         let before = loads.last().map_or(0, |load| load.asked_step);
         loads.push(Load {
-            range: piece.range.clone(),
-            at: place.start,
+            range: range.clone(),
+            at,
             asked_step: free.max(before),
-            first_step: piece.first,
-            last_step: piece.last,
+            first_step: *first,
+            last_step: *last,
+            stays,
         });
     }
-    Residency { loads, window_bytes, kept: kept_runs, kept_bytes, tables, table_bytes }
+    Residency { loads, window_bytes, tables, table_bytes }
 }
 
 /// Bytes in memory while some rows of a table are read, or the table is compared with its hash.
@@ -297,19 +297,26 @@ mod tests {
 
     #[test]
     fn weights_are_read_a_step_ahead_where_nothing_else_lies() {
-        // Quarter blocks: the first two steps share block 1, which both read.
-        let steps =
-            [vec![used(0, 6, 1)], vec![used(6, 12, 1)], vec![used(12, 16, 1), used(16, 20, 1)]];
+        // In quarters of a block; each step's are too many to be read with those of its neighbours, and the first two share a block.
+        let big = 4 * TOGETHER_BYTES / BLOCK;
+        let steps = [
+            vec![used(0, big + 6, 1)],
+            vec![used(big + 6, 2 * big + 12, 1)],
+            vec![used(2 * big + 12, 3 * big, 1), used(3 * big, 3 * big + 20, 1)],
+        ];
         let plan = Residency::streamed(&steps, 1);
+        let blocks = TOGETHER_BYTES / BLOCK;
         let ranges: Vec<_> = plan.loads.iter().map(|load| load.range.clone()).collect();
-        assert_eq!(ranges, [0..2 * BLOCK, BLOCK..3 * BLOCK, 3 * BLOCK..5 * BLOCK]);
-        assert_eq!((plan.window_bytes, plan.bytes()), (4 * BLOCK, 6 * BLOCK));
+        let of = |range: Range<usize>| range.start * BLOCK..range.end * BLOCK;
+        let expected = [0..blocks + 2, blocks + 1..2 * blocks + 3, 2 * blocks + 3..3 * blocks + 5];
+        assert_eq!(ranges, expected.map(of));
+        assert_eq!(plan.bytes(), (3 * blocks + 6) * BLOCK);
         let asked: Vec<_> = plan.loads.iter().map(|load| load.asked_step).collect();
         assert_eq!(asked, [0, 0, 1]);
         let late = Residency::streamed(&steps, 0);
-        assert_eq!(late.window_bytes, 2 * BLOCK);
+        assert_eq!(late.window_bytes, (blocks + 2) * BLOCK);
         assert_eq!((0..3).map(|step| late.loads_before(step)).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(late.bytes_from(1), 4 * BLOCK);
+        assert_eq!(late.later_bytes(1), (2 * blocks + 4) * BLOCK);
     }
 
     #[test]
@@ -319,10 +326,15 @@ mod tests {
         let steps: Vec<_> =
             work.into_iter().enumerate().map(|(at, macs)| block(at, macs)).collect();
         let bytes = 256 * BLOCK;
-        let plan = Residency::within(&steps, 1, 4 * bytes + 4 * FAULT_AROUND_BYTES);
-        assert_eq!(plan.kept, [bytes..2 * bytes, 3 * bytes..4 * bytes]);
-        assert_eq!(plan.window_bytes, 2 * bytes);
-        assert!(Residency::within(&steps, 1, 2 * bytes).kept.is_empty());
+        let staying = |plan: Residency| {
+            let loads = plan.loads.into_iter().filter(|load| load.stays);
+            loads.map(|load| load.first_step).collect::<Vec<_>>()
+        };
+        let plan = Residency::within(&steps, 1, 0, 4 * bytes);
+        assert_eq!((plan.window_bytes, plan.later_bytes(0)), (4 * bytes, 4 * bytes));
+        assert_eq!(staying(plan), [1, 3]);
+        assert_eq!(staying(Residency::within(&steps, 1, 2, 4 * bytes)), [2, 3]);
+        assert!(staying(Residency::within(&steps, 1, 0, 2 * bytes)).is_empty());
     }
 
     #[test]
@@ -337,7 +349,7 @@ mod tests {
         #[test]
         fn every_tensor_is_there_when_it_is_read(
             lists in prop::collection::vec(
-                prop::collection::vec((0usize..60, 1usize..20, 0u64..1 << 20), 0..4), 1..12),
+                prop::collection::vec((0usize..600, 1usize..200, 0u64..1 << 20), 0..4), 1..12),
             ahead in 0usize..3,
             room in 0usize..100,
         ) {
@@ -347,32 +359,36 @@ mod tests {
                 .collect();
             let least = Residency::streamed(&steps, ahead);
             let room = least.held_bytes() + room * BLOCK;
-            let plan = Residency::within(&steps, ahead, room);
+            let plan = Residency::within(&steps, ahead, 0, room);
             prop_assert!(plan.held_bytes() <= room);
             for load in &plan.loads {
                 prop_assert!(load.asked_step <= load.first_step.saturating_sub(ahead));
                 prop_assert!(load.at + load.range.len() <= plan.window_bytes);
             }
-            // Read as early as may be, whatever lies there goes: as the engine does it.
+            // Read as early as may be, whatever lies there goes; then again, without what stays.
             let mut window: Vec<Option<usize>> = vec![None; plan.window_bytes / BLOCK];
-            let mut next = 0;
-            for (step, uses) in steps.iter().enumerate() {
-                while let Some(load) = plan.loads.get(next).filter(|load| load.asked_step <= step) {
-                    for (index, block) in load.range.clone().step_by(BLOCK).enumerate() {
-                        window[load.at / BLOCK + index] = Some(block);
+            for later in [false, true] {
+                let mut next = 0;
+                for (step, uses) in steps.iter().enumerate() {
+                    while let Some(load) = plan.loads.get(next).filter(|load| load.asked_step <= step) {
+                        for (index, block) in load.range.clone().step_by(BLOCK).enumerate() {
+                            if !(later && load.stays) {
+                                window[load.at / BLOCK + index] = Some(block);
+                            }
+                        }
+                        next += 1;
                     }
-                    next += 1;
-                }
-                prop_assert!(next >= plan.loads_before(step));
-                for used in uses {
-                    let kept = |at| plan.kept.iter().any(|kept| kept.contains(&at));
-                    let loaded = plan.loads.iter().any(|load| {
-                        let covers = load.range.start <= used.range.start && used.range.end <= load.range.end;
-                        let lives = (load.first_step..=load.last_step).contains(&step);
-                        covers && lives && load.range.clone().step_by(BLOCK).enumerate().all(
-                            |(index, block)| window[load.at / BLOCK + index] == Some(block))
-                    });
-                    prop_assert!(loaded || (kept(used.range.start) && kept(used.range.end - 1)));
+                    prop_assert!(next >= plan.loads_before(step));
+                    for used in uses {
+                        let at = plan.place(&used.range, &(step..step + 1));
+                        let there = |at: usize| {
+                            used.range.clone().all(|byte| {
+                                let place = at + byte - used.range.start;
+                                window[place / BLOCK] == Some(byte / BLOCK * BLOCK)
+                            })
+                        };
+                        prop_assert!(at.is_some_and(there));
+                    }
                 }
             }
         }

@@ -61,7 +61,7 @@ impl Weights for Storage {
 
 #[test]
 fn storage_that_fails_ends_the_run_and_the_next_one_works() {
-    let wide = wide(3, 96);
+    let wide = wide(3, 192);
     let nets = [("denoiser", &wide)];
     let (_folder, pack) = pack(&nets);
     let networks: Vec<_> = pack.graphs().iter().map(|graph| (graph, BINDING)).collect();
@@ -83,7 +83,7 @@ fn storage_that_fails_ends_the_run_and_the_next_one_works() {
         let input = &wide.full(wide.graph.inputs[0]).data;
         // Before and after the tensors were compared with their hashes.
         for _ in 0..2 {
-            for reads in 0..6 {
+            for reads in 0..5 {
                 storage.reads.store(reads, Ordering::SeqCst);
                 engine.set_input(network, "v0", input).unwrap();
                 let error = engine.run(network).unwrap_err().to_string();
