@@ -80,7 +80,9 @@ impl Watched<'_> {
                 .arg(workspace::target_dir().join("sanitize").join(name))
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("RUSTFLAGS", flags)
-                .env("TSAN_OPTIONS", suppressions()),
+                .env("TSAN_OPTIONS", suppressions())
+                // Backtraces of tests that panic go through locks of the standard library, which ThreadSanitizer does not see.
+                .env("RUST_BACKTRACE", "0"),
             Some(Watcher::Valgrind) => {
                 let triple = self.triple.replace('-', "_").to_uppercase();
                 // What rustix does without the C library it asks the kernel's own page for, which Valgrind hides.
