@@ -92,9 +92,6 @@ pub(crate) struct Context<'a> {
     pub high_water: Cell<usize>,
 }
 
-/// Rows of one worker that are enough to read all weights for them.
-const ROWS_MANY: usize = 96;
-
 impl<'a> Context<'a> {
     /// Waits for all workers.
     pub fn barrier(&self) -> Result<(), Stopped> {
@@ -116,7 +113,7 @@ impl<'a> Context<'a> {
     /// are, because weights are then read by one worker only.
     pub fn share_grid(&self, rows: Range<usize>, columns: usize) -> (Range<usize>, Range<usize>) {
         let workers = self.crew.workers;
-        if rows.len() >= ROWS_MANY * workers {
+        if rows.len() >= scratch::CELLS_MANY * workers {
             return (self.share(rows), 0..columns);
         }
         let largest = |n: usize| n.div_ceil(workers);

@@ -21,7 +21,13 @@ pub const ATTENTION_I8_QUERIES: usize = 48;
 /// Most groups of a group norm.
 pub const GROUPS_MAX: usize = 1024;
 
+/// Fewest cells of one worker for which reading all weights pays.
+pub const CELLS_MANY: usize = 96;
+
 /// Input lines of a convolution, prepared for the product: a ring over input rows.
+///
+/// Where each worker has rows enough to read all weights for them, each has a ring of its own, so that none waits for another's
+/// lines; those at a seam are prepared twice. Else they share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LineScratch {
     /// Values of a cell, padded.
@@ -32,12 +38,14 @@ pub struct LineScratch {
     pub cells: usize,
     /// Bytes from one line to the next.
     pub line_bytes: usize,
-    /// Lines that the ring keeps.
+    /// Lines that a ring keeps.
     pub lines: usize,
+    /// One, or one a worker.
+    pub rings: usize,
 }
 
 impl LineScratch {
-    /// Lines for `rows` output rows, or as many as `limit` bytes hold, but those of one row at least.
+    /// Lines for `rows` output rows, or as many as `limit` bytes hold in each ring, but those of one row at least.
     ///
     /// `value_bytes` is 1 for int8 lines (cells padded to groups of four) and 4 for float lines.
     pub fn new(
@@ -47,6 +55,7 @@ impl LineScratch {
         value_bytes: usize,
         rows: usize,
         limit: usize,
+        workers: usize,
     ) -> Self {
         let ([_, _, width, c], [_, _, out_width, _]) = (input.image(), output.image());
         let [kernel_rows, kernel_columns] = window.kernel.map(|k| k as usize);
@@ -55,18 +64,29 @@ impl LineScratch {
         let cell = if value_bytes == 1 { c.next_multiple_of(PANEL_GROUP) } else { c };
         let cells = ((out_width - 1) * right + kernel_columns).max(left + width);
         let line_bytes = align_up(cells * cell * value_bytes);
-        let of = |rows: usize| (rows - 1) * down + kernel_rows;
         let fit = (limit / line_bytes).saturating_sub(kernel_rows) / down + 1;
-        let lines = of(fit.min(rows.max(1))).min(input.rows.max(1));
-        LineScratch { cell, left, cells, line_bytes, lines }
+        let apart = workers > 1
+            && rows >= 2 * workers
+            && fit.min(rows / workers) * out_width >= CELLS_MANY
+            && kernel_rows * line_bytes <= limit;
+        // A worker's cells may begin and end within rows.
+        let (rings, rows) =
+            if apart { (workers, rows.div_ceil(workers) + 1) } else { (1, rows.max(1)) };
+        let lines = ((fit.min(rows) - 1) * down + kernel_rows).min(input.rows.max(1));
+        LineScratch { cell, left, cells, line_bytes, lines, rings }
     }
 
-    /// Bytes of all lines, with one f32 scale a line behind them.
+    /// Bytes of all rings.
     pub fn bytes(&self) -> usize {
+        self.rings * self.ring_bytes()
+    }
+
+    /// Bytes of one ring: lines, with one f32 scale each behind them.
+    pub fn ring_bytes(&self) -> usize {
         self.scales_at() + align_up(self.lines * size_of::<f32>())
     }
 
-    /// Where the scales begin.
+    /// Where a ring's scales begin.
     pub fn scales_at(&self) -> usize {
         self.lines * self.line_bytes
     }
@@ -182,6 +202,13 @@ pub fn bytes(
 ) -> usize {
     let input = |index: usize| &tasks.layouts[task.inputs[index]];
     let output = &tasks.layouts[task.output];
+    // One worker may make a short step alone, with all lines in one ring.
+    let lines = |window: &Window, value_bytes: usize| {
+        let by = |workers| {
+            LineScratch::new(window, input(0), output, value_bytes, rows, limit, workers).bytes()
+        };
+        by(1).max(by(threads))
+    };
     match &graph.nodes[task.node].op {
         op if product_scale(op).is_some() => match input(0).quantised {
             Some(_) => 0,
@@ -190,12 +217,8 @@ pub fn bytes(
         Op::ConvF16 { window, .. } if window.is_one_cell() => {
             RowScratch::new(input(0), 4, rows, limit).bytes()
         }
-        Op::ConvI8 { window, .. } => {
-            LineScratch::new(window, input(0), output, 1, rows, limit).bytes()
-        }
-        Op::ConvF16 { window, .. } => {
-            LineScratch::new(window, input(0), output, 4, rows, limit).bytes()
-        }
+        Op::ConvI8 { window, .. } => lines(window, 1),
+        Op::ConvF16 { window, .. } => lines(window, 4),
         Op::MatmulF16 { .. } => RowScratch::new(input(0), 4, rows, limit).bytes(),
         _ => threads * worker_bytes(worker_values(graph, tasks, task)),
     }
@@ -216,10 +239,27 @@ mod tests {
         let input = Layout::new(vec![1, 9, 9, 3], DType::F16);
         let output = Layout::new(vec![1, 5, 5, 8], DType::F16);
         let window = Window { kernel: [3, 3], stride: [2, 2], pad: [1, 1, 1, 1] };
-        let lines = LineScratch::new(&window, &input, &output, 1, 5, usize::MAX);
+        let lines = LineScratch::new(&window, &input, &output, 1, 5, usize::MAX, 1);
         assert_eq!((lines.cell, lines.cells, lines.line_bytes), (4, 11, 64));
         assert_eq!(lines.lines, 9);
-        let tight = LineScratch::new(&window, &input, &output, 1, 5, 0);
+        let tight = LineScratch::new(&window, &input, &output, 1, 5, 0, 1);
         assert_eq!(tight.lines, 3);
+    }
+
+    #[test]
+    fn each_worker_has_a_ring_where_rows_are_many_and_lines_fit() {
+        let image = |height| Layout::new(vec![1, height, 64, 16], DType::F16);
+        let window = Window { kernel: [3, 3], stride: [1, 1], pad: [1, 1, 1, 1] };
+        let lines = |rows: usize, limit, workers| {
+            let image = image(rows);
+            let lines = LineScratch::new(&window, &image, &image, 1, rows, limit, workers);
+            (lines.rings, lines.lines)
+        };
+        assert_eq!(lines(16, usize::MAX, 1), (1, 16));
+        assert_eq!(lines(16, usize::MAX, 4), (4, 7));
+        // A row is too few cells, and three lines are 3,264 bytes.
+        assert_eq!(lines(4, usize::MAX, 4), (1, 4));
+        assert_eq!(lines(16, 4 * 1088, 4), (4, 4));
+        assert_eq!(lines(16, 3 * 1088, 4), (1, 3));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Input rows become lines with zeros left and right, once; the window of output cell `x` is then one run of
 //! bytes of each line, and neighbouring windows overlap, so that no window is ever copied. Lines form a ring
-//! over input rows: a chunk of output rows prepares those that it lacks, then all workers take their share of
-//! panels (or rows) of the chunk.
+//! over input rows: a chunk of output rows prepares those that it lacks. Where rows are many, each worker walks its own, with
+//! a ring of its own; else all prepare the lines of a chunk together and then take their share of its panels (or cells).
 
 use std::ops::Range;
 
@@ -32,6 +32,8 @@ struct Shape {
     right: usize,
     top: usize,
     lines: LineScratch,
+    /// Byte of the scratch at which this worker's ring begins.
+    ring: usize,
     window: Window,
 }
 
@@ -40,7 +42,9 @@ impl Shape {
         let (input, output) = (&work.inputs[0].layout, &work.output.layout);
         let ([_, height, width, _], [_, out_height, out_width, _]) =
             (input.image(), output.image());
-        let rows = portion.rows.len();
+        let (rows, workers) = (portion.rows.len(), cx.crew.workers);
+        let limit = cx.scratch_bytes;
+        let lines = LineScratch::new(&window, input, output, bytes, rows, limit, workers);
         Shape {
             height,
             width,
@@ -51,7 +55,8 @@ impl Shape {
             down: window.stride[0] as usize,
             right: window.stride[1] as usize,
             top: window.pad[0] as usize,
-            lines: LineScratch::new(&window, input, output, bytes, rows, cx.scratch_bytes),
+            ring: if lines.rings > 1 { cx.crew.worker * lines.ring_bytes() } else { 0 },
+            lines,
             window,
         }
     }
@@ -85,9 +90,15 @@ impl Shape {
         })
     }
 
-    /// The ring's place of an input row.
-    fn place(&self, input_row: usize) -> usize {
-        input_row % self.lines.lines
+    /// Byte of the scratch where the line of an input row begins.
+    fn line_at(&self, input_row: usize) -> usize {
+        self.ring + input_row % self.lines.lines * self.lines.line_bytes
+    }
+
+    /// Byte of the scratch where the scale of an input row is.
+    fn scale_at(&self, input_row: usize) -> usize {
+        let place = input_row % self.lines.lines;
+        self.ring + self.lines.scales_at() + place * size_of::<f32>()
     }
 }
 
@@ -101,20 +112,27 @@ fn walk(
     prepare: impl Fn(usize),
     mut compute: impl FnMut(Range<usize>, Range<usize>),
 ) -> Result<(), Stopped> {
-    let mut ready = 0;
-    let mut first = portion.rows.start;
-    while first < portion.rows.end {
-        let (rows, needed) = shape.chunk(work, first, portion.rows.end);
-        for input_row in cx.share(ready.max(needed.start)..needed.end.max(ready)) {
-            prepare(input_row);
+    let (width, panels) = (shape.out_width, n.div_ceil(PANEL_OUTPUTS));
+    let all = portion.rows.start * width..portion.rows.end * width;
+    let apart = shape.lines.rings > 1;
+    let mine = if apart { cx.share(all) } else { all };
+    let end = mine.end.div_ceil(width);
+    let (mut first, mut ready) = (mine.start / width, 0);
+    while first < end {
+        let (rows, needed) = shape.chunk(work, first, end);
+        let lacking = ready.max(needed.start)..needed.end.max(ready);
+        let cells = mine.start.max(rows.start * width)..mine.end.min(rows.end * width);
+        (first, ready) = (rows.end, lacking.end);
+        if apart {
+            lacking.for_each(&prepare);
+            compute(cells, 0..panels);
+            continue;
         }
-        ready = ready.max(needed.end);
+        cx.share(lacking).for_each(&prepare);
         cx.barrier()?;
-        first = rows.end;
-        let cells = rows.start * shape.out_width..rows.end * shape.out_width;
-        let (cells, panels) = cx.share_grid(cells, n.div_ceil(PANEL_OUTPUTS));
+        let (cells, panels) = cx.share_grid(cells, panels);
         compute(cells, panels);
-        if first < portion.rows.end {
+        if first < end {
             cx.barrier()?;
         }
     }
@@ -166,16 +184,15 @@ fn quantise_line(
     input_scale: InputScale,
 ) {
     let (x, lines, offset) = (&work.inputs[0], &shape.lines, cx.kernels.gemm_i8.act_offset);
-    let (place, c) = (shape.place(input_row), x.layout.channels());
+    let c = x.layout.channels();
     let row = cx.row(x, input_row);
     let (scale, inverse) = match input_scale {
         InputScale::Static(scale) => (scale, 1.0 / scale),
         InputScale::Row => int8_scale((cx.kernels.max_abs)(row)),
     };
-    let at = lines.scales_at() + place * size_of::<f32>();
-    cx.scratch_mut::<f32>(portion, at, 1)[0] = scale;
+    cx.scratch_mut::<f32>(portion, shape.scale_at(input_row), 1)[0] = scale;
     let line: &mut [u8] =
-        cx.scratch_mut(portion, place * lines.line_bytes, lines.cells * lines.cell);
+        cx.scratch_mut(portion, shape.line_at(input_row), lines.cells * lines.cell);
     let start = lines.left * lines.cell;
     let end = start + shape.width * lines.cell;
     line[..start].fill(offset);
@@ -238,12 +255,11 @@ impl Int8Tile<'_> {
         let act_stride = shape.right * lines.cell;
         let mut starts = [0; KERNEL_ROWS_MAX];
         for (index, start) in starts[..kernel_rows.len()].iter_mut().enumerate() {
-            let place = shape.place(input_row + index);
-            *start = place * lines.line_bytes + cells.start * act_stride;
+            *start = shape.line_at(input_row + index) - shape.ring + cells.start * act_stride;
         }
         let weights = panels.start * panel_bytes + kernel_rows.start * groups * group_bytes;
         let args = GemmI8Args {
-            act: self.cx.scratch(self.portion, 0, lines.scales_at()),
+            act: self.cx.scratch(self.portion, shape.ring, lines.scales_at()),
             act_stride,
             rows: cells.len(),
             weights: &self.panels[weights..],
@@ -268,8 +284,7 @@ impl Int8Tile<'_> {
         for (index, kernel_row) in kernel_rows.enumerate() {
             let input_row = input_row + index;
             self.multiply(input_row, kernel_row..kernel_row + 1, &cells, panels);
-            let at = self.shape.lines.scales_at() + self.shape.place(input_row) * size_of::<f32>();
-            let scale = self.cx.scratch::<f32>(self.portion, at, 1)[0];
+            let scale = self.cx.scratch::<f32>(self.portion, self.shape.scale_at(input_row), 1)[0];
             let sums = panel_sums(self.sums, self.tail.n, kernel_row, panels);
             let (values, first) = (cells.len() * columns, index == 0);
             let (acc, total) = (&self.acc.0[..values], &mut self.total.0[..values]);
@@ -329,8 +344,8 @@ pub(super) fn half(
     let act_stride = shape.right * lines.cell;
     let mut acc = Sums([0f32; TILE_VALUES]);
     let prepare = |input_row: usize| {
-        let at = shape.place(input_row) * lines.line_bytes;
-        let line: &mut [f32] = cx.scratch_mut(portion, at, lines.cells * lines.cell);
+        let line: &mut [f32] =
+            cx.scratch_mut(portion, shape.line_at(input_row), lines.cells * lines.cell);
         let start = lines.left * lines.cell;
         let end = start + shape.width * lines.cell;
         line[..start].fill(0.0);
@@ -356,8 +371,7 @@ pub(super) fn half(
                     acc.0[..cells.len() * columns].fill(0.0);
                 }
                 for (index, kernel_row) in kernel_rows.enumerate() {
-                    let at = shape.place(input_row + index) * lines.line_bytes
-                        + x * act_stride * size_of::<f32>();
+                    let at = shape.line_at(input_row + index) + x * act_stride * size_of::<f32>();
                     let start = panel * panel_values + kernel_row * k * PANEL_OUTPUTS;
                     let end = start + (tile.len() - 1) * panel_values + k * PANEL_OUTPUTS;
                     (gemm.run)(GemmF16Args {

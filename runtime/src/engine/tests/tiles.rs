@@ -109,6 +109,26 @@ fn a_decoder_rolls_in_a_few_rows() {
 }
 
 #[test]
+fn workers_with_many_rows_prepare_their_own_lines() {
+    let mut net = Net::new(3);
+    let mut x = net.input(&[2, 61, 50, 8], DType::F16);
+    x = net.conv_i8(x, 20, window(3, 1, 1), InputScale::Row, (Some(Unary::Relu), None));
+    x = net.conv_i8(x, 20, window(3, 1, 1), InputScale::Static(0.02), (None, Some(x)));
+    x = net.conv_f16(x, 12, window(3, 1, 1), (None, None));
+    let out = net.conv_i8(x, 8, window(3, 2, 1), InputScale::Row, (None, None));
+    net.output(out);
+    let kernels = Kernels::available()[0];
+    let expected = bits(&run(&net, plan(&net, 1), kernels));
+    for (threads, height, scratch_bytes) in
+        [(2, 122, 1 << 18), (2, 40, 4000), (3, 61, 9000), (4, 33, 1 << 18)]
+    {
+        let tiled = strips(&net, threads, height, scratch_bytes);
+        let run = bits(&run(&net, tiled, kernels));
+        assert_eq!(run, expected, "{threads} threads, {height} rows, {scratch_bytes} bytes");
+    }
+}
+
+#[test]
 fn values_larger_than_a_cache_roll_by_themselves() {
     let mut net = Net::new(1);
     let input = net.input(&[1, 384, 384, 4], DType::F16);
