@@ -14,8 +14,8 @@ use super::EngineError;
 use super::gate::{Gate, lock, spin};
 use super::pin::{online, pin};
 
-/// Turns of the barrier's spin before it parks: some ten microseconds.
-const SPINS: u32 = 1 << 11;
+/// Turns of the barrier's spin before it parks: some tens of microseconds, which is what waking a thread takes.
+const SPINS: u32 = 1 << 13;
 /// Stack of a worker; kernels keep tiles of a few KiB on it.
 const STACK_BYTES: usize = 512 << 10;
 
