@@ -110,6 +110,7 @@ impl Engine {
         let arena = Arc::new(Arena::new(bytes)?);
         let window = |planned: &Planned| planned.residency.as_ref().map(|r| r.window_bytes);
         let window = Arc::new(Arena::new(planned.iter().filter_map(window).max().unwrap_or(0))?);
+        // Zeroing has touched its pages, which nobody needs before a run.
         window.give_back();
         let stream = match streams {
             true => Some(Arc::new(Stream::new(weights.clone(), window.clone())?)),

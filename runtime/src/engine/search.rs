@@ -263,7 +263,6 @@ impl<'a> Search<'a> {
                 Holding::Resident => window + total,
                 _ => window.max(held),
             };
-            let later = residency.as_ref().map(|r| r.later_bytes(plan.prologue_steps));
             let ranges = if streamed { Vec::new() } else { weight_ranges(&uses) };
             reports.push(NetworkMemory {
                 network: plan.network.clone(),
@@ -273,7 +272,9 @@ impl<'a> Search<'a> {
                 held_bytes: held,
                 weight_bytes: total,
                 read_bytes: residency.as_ref().map_or(total, |r| r.bytes() as u64),
-                later_read_bytes: later.unwrap_or(0) as u64,
+                later_read_bytes: residency
+                    .as_ref()
+                    .map_or(0, |r| r.later_bytes(plan.prologue_steps) as u64),
             });
             planned.push(Planned {
                 graph: Arc::new(self.networks[network].0.clone()),

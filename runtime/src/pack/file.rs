@@ -91,8 +91,7 @@ impl Pack {
         let map = Mapped::open(path)?;
         // What is read is asked for; what the system would read ahead of it may be megabytes that have no place in a budget.
         map.read_ahead(false)?;
-        let header = map.bytes().first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes));
-        map.prefetch(0..header.min(HEADER_BYTES_MAX) as usize + 8)?;
+        map.prefetch(0..verify::header_bytes(map.bytes()).min(8 + HEADER_BYTES_MAX as usize))?;
         let backing = Backing::Map(map);
         let contents = verify::read(backing.bytes())?;
         let pack = Pack { path: path.to_owned(), backing, contents };

@@ -97,8 +97,10 @@ pub(super) fn short(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-fn header_bytes(file: &[u8]) -> usize {
-    8 + u64::from_le_bytes(std::array::from_fn(|i| file[i])) as usize
+/// Bytes before the data, as a file's first ones say: to be believed once [`read`] accepted it.
+pub(super) fn header_bytes(file: &[u8]) -> usize {
+    let length = file.first_chunk().map_or(0, |&bytes| u64::from_le_bytes(bytes));
+    length.saturating_add(8) as usize
 }
 
 /// The header, if its length and hash are right.

@@ -69,7 +69,7 @@ impl Residency {
     }
 
     /// As [`Residency::streamed`]; of `room` bytes, what others leave is for weights that stay. Later runs begin with step
-    /// `prologue`: what is needed before it never stays.
+    /// `prologue`: what only steps before it need never stays.
     pub fn within(steps: &[Vec<Use>], ahead: usize, prologue: usize, room: usize) -> Self {
         let pieces = pieces(steps);
         let mut order: Vec<usize> =

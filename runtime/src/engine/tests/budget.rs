@@ -140,7 +140,7 @@ fn of_a_streamed_network_that_runs_again_what_fits_stays() {
         let denoiser = &memory.networks[1];
         assert_eq!(denoiser.holding, Holding::Streamed);
         // Blocks that two tensors share are read for each.
-        let again = denoiser.read_bytes.abs_diff(denoiser.weight_bytes);
+        let again = denoiser.read_bytes - denoiser.weight_bytes;
         assert!(again < 64 << 10, "{denoiser:?}");
         read.push(denoiser.later_read_bytes);
     }
